@@ -1,0 +1,9 @@
+//! Commands, one file each.
+
+use std::process::ExitCode;
+
+/// Runs the program.
+#[must_use]
+pub fn run() -> ExitCode {
+    ExitCode::SUCCESS
+}

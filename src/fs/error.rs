@@ -1,0 +1,57 @@
+//! From what went wrong to an errno: the only place that does so.
+
+use libc::c_int;
+
+/// Why a request fails.
+#[derive(Debug, thiserror::Error)]
+pub enum FsError {
+    /// No such name.
+    #[error("no such file or directory")]
+    NotFound,
+    /// The inode was there once.
+    #[error("the file or directory is no longer there")]
+    Stale,
+    /// A name was looked up in something that is not a directory.
+    #[error("not a directory")]
+    NotADirectory,
+    /// A directory was used as a file.
+    #[error("is a directory")]
+    IsADirectory,
+    /// Committed versions are never changed.
+    #[error("committed versions are read-only")]
+    ReadOnly,
+    /// No extended attribute of that name.
+    #[error("no such attribute")]
+    NoAttribute,
+    /// The attribute exceeds 64 KiB.
+    #[error("the attribute's value is too big for an extended attribute")]
+    AttributeTooBig,
+    /// Not something this file system does.
+    #[error("not supported")]
+    NotSupported,
+    /// A handle or an argument that makes no sense.
+    #[error("invalid argument")]
+    Invalid,
+    /// Nothing there to seek to.
+    #[error("no data at or behind the offset")]
+    NoSuchOffset,
+}
+
+impl FsError {
+    /// The number that a system call returns for it.
+    #[must_use]
+    pub fn errno(&self) -> c_int {
+        match self {
+            Self::NotFound => libc::ENOENT,
+            Self::Stale => libc::ESTALE,
+            Self::NotADirectory => libc::ENOTDIR,
+            Self::IsADirectory => libc::EISDIR,
+            Self::ReadOnly => libc::EROFS,
+            Self::NoAttribute => libc::ENODATA,
+            Self::AttributeTooBig => libc::E2BIG,
+            Self::NotSupported => libc::ENOTSUP,
+            Self::Invalid => libc::EINVAL,
+            Self::NoSuchOffset => libc::ENXIO,
+        }
+    }
+}

@@ -1,0 +1,11 @@
+//! vh5fs mounts a versioned HDF5 file as a directory tree.
+//!
+//! Each module knows only those below it in this list: [`cli`], [`fuse`], [`fs`], [`store`], [`h5`], [`codec`], [`source`].
+
+pub mod cli;
+pub mod codec;
+pub mod fs;
+pub mod fuse;
+pub mod h5;
+pub mod source;
+pub mod store;

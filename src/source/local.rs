@@ -1,0 +1,101 @@
+//! A file on a local (or network-mounted) file system, read with `pread`.
+
+use std::fs::{File, Metadata};
+use std::io;
+use std::os::unix::fs::{FileExt, MetadataExt};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::{Identity, Source, SourceError};
+
+/// An open file. Keeps no lock and no position.
+#[derive(Debug)]
+pub struct LocalFile {
+    file: File,
+    path: PathBuf,
+}
+
+impl LocalFile {
+    /// Opens `path` for reading.
+    ///
+    /// # Errors
+    /// What `open(2)` says.
+    pub fn open(path: &Path) -> io::Result<Self> {
+        Ok(Self {
+            file: File::open(path)?,
+            path: path.to_owned(),
+        })
+    }
+
+    /// The state of whatever lies at the path now, which another program may have put there since.
+    ///
+    /// # Errors
+    /// What `stat(2)` says.
+    pub fn identity_at_path(path: &Path) -> io::Result<Identity> {
+        Ok(identity_of(&std::fs::metadata(path)?))
+    }
+
+    /// Where it was opened.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Owner, group, permissions and times of the opened file.
+    ///
+    /// # Errors
+    /// What `fstat(2)` says.
+    pub fn metadata(&self) -> io::Result<Metadata> {
+        self.file.metadata()
+    }
+
+    /// The open file itself, for system calls that want a descriptor.
+    #[must_use]
+    pub fn as_file(&self) -> &File {
+        &self.file
+    }
+}
+
+impl Source for LocalFile {
+    fn read_exact_at(&self, buffer: &mut [u8], offset: u64) -> Result<(), SourceError> {
+        self.file
+            .read_exact_at(buffer, offset)
+            .map_err(|error| match error.kind() {
+                io::ErrorKind::UnexpectedEof => SourceError::BeyondEnd {
+                    offset,
+                    want_bytes: buffer.len() as u64,
+                    file_len_bytes: self.file.metadata().map_or(0, |m| m.len()),
+                },
+                _ => SourceError::Io {
+                    offset,
+                    error: Arc::new(error),
+                },
+            })
+    }
+
+    fn len_bytes(&self) -> Result<u64, SourceError> {
+        Ok(self.identity()?.len_bytes)
+    }
+
+    fn identity(&self) -> Result<Identity, SourceError> {
+        match self.file.metadata() {
+            Ok(metadata) => Ok(identity_of(&metadata)),
+            Err(error) => Err(SourceError::Io {
+                offset: 0,
+                error: Arc::new(error),
+            }),
+        }
+    }
+}
+
+fn identity_of(metadata: &Metadata) -> Identity {
+    let nanoseconds =
+        |seconds: i64, rest: i64| i128::from(seconds) * 1_000_000_000 + i128::from(rest);
+    Identity {
+        device: metadata.dev(),
+        inode: metadata.ino(),
+        len_bytes: metadata.len(),
+        mtime_ns: nanoseconds(metadata.mtime(), metadata.mtime_nsec()),
+        ctime_ns: nanoseconds(metadata.ctime(), metadata.ctime_nsec()),
+    }
+}

@@ -1,0 +1,1 @@
+//! A versioned HDF5 file: its history, its datasets, their bytes.
