@@ -5,6 +5,7 @@ use std::io;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::{Identity, Source, SourceError};
 
@@ -13,6 +14,7 @@ use super::{Identity, Source, SourceError};
 pub struct LocalFile {
     file: File,
     path: PathBuf,
+    reads: AtomicU64,
 }
 
 impl LocalFile {
@@ -24,6 +26,7 @@ impl LocalFile {
         Ok(Self {
             file: File::open(path)?,
             path: path.to_owned(),
+            reads: AtomicU64::new(0),
         })
     }
 
@@ -39,6 +42,12 @@ impl LocalFile {
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// How often bytes were read so far, by whomever: what was found between two equal counts came from memory.
+    #[must_use]
+    pub fn read_count(&self) -> u64 {
+        self.reads.load(Ordering::Acquire)
     }
 
     /// Owner, group, permissions and times of the opened file.
@@ -58,6 +67,7 @@ impl LocalFile {
 
 impl Source for LocalFile {
     fn read_exact_at(&self, buffer: &mut [u8], offset: u64) -> Result<(), SourceError> {
+        self.reads.fetch_add(1, Ordering::AcqRel);
         self.file
             .read_exact_at(buffer, offset)
             .map_err(|error| match error.kind() {
@@ -94,6 +104,7 @@ fn identity_of(metadata: &Metadata) -> Identity {
     Identity {
         device: metadata.dev(),
         inode: metadata.ino(),
+        link_count: metadata.nlink(),
         len_bytes: metadata.len(),
         mtime_ns: nanoseconds(metadata.mtime(), metadata.mtime_nsec()),
         ctime_ns: nanoseconds(metadata.ctime(), metadata.ctime_nsec()),

@@ -16,6 +16,8 @@ pub struct Identity {
     pub device: u64,
     /// Inode number on that device (`st_ino`).
     pub inode: u64,
+    /// Number of names that it has; 0 for one that was deleted (`st_nlink`).
+    pub link_count: u64,
     /// Length in bytes.
     pub len_bytes: u64,
     /// Last change of the content, nanoseconds since 1970.
@@ -93,6 +95,7 @@ impl Source for Vec<u8> {
         Ok(Identity {
             device: 0,
             inode: 0,
+            link_count: 1,
             len_bytes: self.len() as u64,
             mtime_ns: 0,
             ctime_ns: 0,

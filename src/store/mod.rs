@@ -1,1 +1,41 @@
 //! A versioned HDF5 file: its history, its datasets, their bytes.
+//!
+//! [`VersionedFile`] follows the file as other programs change it; a [`Snapshot`] is one state of it; a [`Dataset`] is read by its
+//! chunk map. Nothing here knows of mounts and inodes.
+
+mod attributes;
+mod by_library;
+mod cache;
+mod chunked;
+mod dataset;
+mod error;
+mod history;
+mod live;
+mod names;
+mod raw_data;
+mod region;
+mod rendered;
+mod sharing;
+mod snapshot;
+pub mod time;
+mod tree;
+mod writers;
+
+pub mod dtype;
+pub mod json;
+pub mod text;
+
+pub use attributes::AttributeText;
+pub use dataset::Dataset;
+pub use error::StoreError;
+pub use history::{History, Version, VersionIndex, VersionKey};
+pub use live::{OpenDataset, StoreOptions, VersionedFile};
+pub use names::NAME_MAX_BYTES;
+pub use sharing::{Class, ClassId, Sharing};
+pub use snapshot::Snapshot;
+pub use tree::{Child, ChildKind, Signature, VersionTree};
+
+/// A path of the file for a message: as text, what is not printable escaped.
+fn shown_path(path: &[u8]) -> std::slice::EscapeAscii<'_> {
+    path.escape_ascii()
+}

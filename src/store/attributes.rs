@@ -1,0 +1,75 @@
+//! Attributes of versions, groups and datasets, as people read them.
+
+use std::cell::RefCell;
+
+use super::json::{self, HeapData};
+use crate::h5::{self, Address, H5Error, HeapReader, MetaReader, ObjectHeader};
+
+/// Attributes with which the format describes itself; they are not shown.
+const BOOKKEEPING: [&[u8]; 2] = [b"raw_data", b"chunks"];
+/// On a version's own group.
+const VERSION_BOOKKEEPING: [&[u8]; 3] = [b"committed", b"prev_version", b"timestamp"];
+
+/// Whether a dataset's attribute belongs to the format and not to the user.
+#[must_use]
+pub fn is_bookkeeping(name: &[u8]) -> bool {
+    BOOKKEEPING.contains(&name)
+}
+
+/// Whether an attribute of a version's own group belongs to the format and not to the user.
+#[must_use]
+pub fn is_version_bookkeeping(name: &[u8]) -> bool {
+    VERSION_BOOKKEEPING.contains(&name)
+}
+
+/// One attribute.
+#[derive(Debug, Clone)]
+pub struct AttributeText {
+    /// Its name, not necessarily UTF-8.
+    pub name: Vec<u8>,
+    /// A scalar string is its text; anything else is JSON. An error where the value is damaged or not supported.
+    pub value: Result<Vec<u8>, H5Error>,
+}
+
+/// All attributes of the object at `address`, in the byte order of their names.
+///
+/// # Errors
+/// Where the object's header or its attributes as a whole are damaged.
+pub fn read_attributes(reader: &MetaReader, address: Address) -> Result<Vec<AttributeText>, H5Error> {
+    let header = ObjectHeader::read(reader, address)?;
+    let heap = HeapValues::new(reader);
+    let mut texts: Vec<AttributeText> = h5::attributes(reader, &header)?
+        .into_iter()
+        .map(|attribute| AttributeText {
+            value: json::attribute_text(&attribute.datatype, &attribute.dataspace, &attribute.data, &heap),
+            name: attribute.name,
+        })
+        .collect();
+    texts.sort_by(|a, b| a.name.cmp(&b.name));
+    Ok(texts)
+}
+
+/// Variable-length values from the file's global heap.
+pub struct HeapValues<'r> {
+    reader: &'r MetaReader,
+    heap: RefCell<HeapReader>,
+}
+
+impl<'r> HeapValues<'r> {
+    /// Values that `reader` can reach.
+    #[must_use]
+    pub fn new(reader: &'r MetaReader) -> Self {
+        Self {
+            reader,
+            heap: RefCell::default(),
+        }
+    }
+}
+
+impl HeapData for HeapValues<'_> {
+    fn read_vlen(&self, reference: &[u8; 16], element_bytes: usize) -> Result<Vec<u8>, H5Error> {
+        self.heap
+            .borrow_mut()
+            .read_vlen(self.reader, reference, element_bytes)
+    }
+}

@@ -1,0 +1,246 @@
+//! Reading the elements of a dataset by its chunk map: which stored chunk, where in the file, read, decode, copy.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use rayon::prelude::*;
+
+use super::StoreError;
+use super::dataset::Shared;
+use super::raw_data::RawData;
+use super::region::{ChunkGrid, ChunkOverlap};
+use crate::h5::{ChunkMap, DatasetHeader};
+
+/// Requests up to this length take what they need straight from an unfiltered chunk: a reader that jumps about would pay
+/// for whole chunks otherwise.
+const SMALL_REQUEST_BYTES: usize = 64 << 10;
+
+/// A dataset as a map of chunks.
+#[derive(Debug)]
+pub(crate) struct Chunked {
+    shared: Arc<Shared>,
+    grid: ChunkGrid,
+    map: ChunkMap,
+    /// `None` where the file has no raw data, and so nothing is mapped.
+    raw_data: Option<Arc<RawData>>,
+    /// One element of fill value; `None` for zeros.
+    fill: Option<Vec<u8>>,
+}
+
+/// A piece of the file that goes into a piece of the request as it is.
+struct PlainRead {
+    chunk: u64,
+    in_chunk: u64,
+    in_range: usize,
+    len_bytes: usize,
+}
+
+impl Chunked {
+    /// `None` where shape, chunk shape and map do not fit together.
+    pub(crate) fn new(
+        shared: Arc<Shared>,
+        header: &DatasetHeader,
+        chunk_shape: &[u64],
+        map: ChunkMap,
+        raw_data: Option<Arc<RawData>>,
+    ) -> Option<Self> {
+        let grid = ChunkGrid::new(header.dataspace.shape(), chunk_shape, header.datatype.size as u64)?;
+        let fill = header
+            .fill_value
+            .clone()
+            .filter(|fill| fill.iter().any(|&byte| byte != 0));
+        let fits = grid.cell_count() == map.len_cells()
+            && fill.as_ref().is_none_or(|fill| fill.len() == header.datatype.size)
+            && raw_data
+                .as_ref()
+                .is_none_or(|raw| raw.chunk_bytes as u64 == grid.chunk_bytes());
+        fits.then_some(Self {
+            shared,
+            grid,
+            map,
+            raw_data,
+            fill,
+        })
+    }
+
+    pub(crate) fn len_bytes(&self) -> u64 {
+        self.grid.len_bytes()
+    }
+
+    /// Bytes that the mapped chunks take in the file.
+    pub(crate) fn stored_bytes(&self) -> Result<u64, StoreError> {
+        let Some(raw_data) = &self.raw_data else {
+            return Ok(0);
+        };
+        let table = raw_data.table()?;
+        Ok(self
+            .map
+            .mapped()
+            .filter_map(|(_, index)| table.get(index))
+            .fold(0, |sum, chunk| sum.saturating_add(chunk.stored_bytes)))
+    }
+
+    /// What identifies the bytes `offset..offset + len_bytes`: two ranges with equal keys hold equal bytes, in whichever
+    /// version.
+    pub(crate) fn content_key(&self, offset: u64, len_bytes: usize) -> Box<[u64]> {
+        let epoch = self.raw_data.as_ref().map_or(0, |raw| raw.epoch);
+        let mut key = vec![epoch, len_bytes as u64];
+        for overlap in self.grid.overlaps(offset, len_bytes) {
+            let stored = self.map.get(overlap.cell).unwrap_or(u64::MAX);
+            key.extend([stored, overlap.chunk_offset, overlap.row_bytes as u64]);
+            key.extend(overlap.loops.iter().map(|level| level.count));
+        }
+        key.into()
+    }
+
+    /// Fills `buffer` with bytes that must lie within the dataset.
+    pub(crate) fn read_exact_at(&self, offset: u64, buffer: &mut [u8]) -> Result<(), StoreError> {
+        let overlaps = self.grid.overlaps(offset, buffer.len());
+        let mut mapped = Vec::with_capacity(overlaps.len());
+        for overlap in &overlaps {
+            match (self.map.get(overlap.cell), &self.raw_data) {
+                (Some(index), Some(_)) => mapped.push((index, overlap)),
+                _ => self.fill_rows(overlap, offset, buffer),
+            }
+        }
+        let Some(raw_data) = &self.raw_data else {
+            return Ok(());
+        };
+        let (plain, decoded): (Vec<_>, Vec<_>) = mapped
+            .into_iter()
+            .partition(|(index, overlap)| self.reads_plain(raw_data, *index, overlap, buffer.len()));
+        read_plain(raw_data, &plain, buffer)?;
+        self.copy_decoded(raw_data, &decoded, buffer)
+    }
+
+    /// The first byte at `offset` or behind it in a band of chunks of which some, or none (for a hole), is mapped.
+    pub(crate) fn seek(&self, offset: u64, for_hole: bool) -> Option<u64> {
+        let band_bytes = self.grid.band_bytes();
+        let cells_per_band = self.grid.cells_per_band();
+        let bands = self.grid.len_bytes().div_ceil(band_bytes);
+        let is_hole = |band: u64| {
+            self.fill.is_none()
+                && self
+                    .map
+                    .next_mapped(band * cells_per_band)
+                    .is_none_or(|cell| cell / cells_per_band > band)
+        };
+        let mut band = offset / band_bytes;
+        while band < bands {
+            if is_hole(band) == for_hole {
+                return Some(offset.max(band * band_bytes));
+            }
+            band = if for_hole {
+                band + 1
+            } else {
+                self.map.next_mapped((band + 1) * cells_per_band)? / cells_per_band
+            };
+        }
+        None
+    }
+
+    /// Whether the overlap is read from the file straight into the reply.
+    fn reads_plain(&self, raw_data: &RawData, index: u64, overlap: &ChunkOverlap, request_bytes: usize) -> bool {
+        if !raw_data.pipeline.is_identity() {
+            return false;
+        }
+        // Rows of a chunk that lie apart cost a system call each; where the band fits the cache, reading the chunks whole
+        // pays for all the rows that a sequential reader wants next.
+        let band_is_kept = self
+            .grid
+            .cells_per_band()
+            .saturating_mul(self.grid.chunk_bytes())
+            <= self.shared.cache_bytes / 4;
+        overlap.loops.is_empty() && self.grid.cells_per_band() == 1
+            || (request_bytes <= SMALL_REQUEST_BYTES || !band_is_kept)
+                && self.shared.cache.get(raw_data.key(index)).is_none()
+    }
+
+    fn copy_decoded(
+        &self,
+        raw_data: &RawData,
+        wanted: &[(u64, &ChunkOverlap)],
+        buffer: &mut [u8],
+    ) -> Result<(), StoreError> {
+        let indexes: BTreeSet<u64> = wanted.iter().map(|&(index, _)| index).collect();
+        let decode = |&index: &u64| {
+            let chunk = self
+                .shared
+                .cache
+                .get_or_decode(raw_data.key(index), || raw_data.decode(index))?;
+            Ok((index, chunk))
+        };
+        let cached: Option<Vec<(u64, Arc<[u8]>)>> = indexes
+            .iter()
+            .map(|&index| Some((index, self.shared.cache.get(raw_data.key(index))?)))
+            .collect();
+        let chunks: Vec<(u64, Arc<[u8]>)> = match cached {
+            Some(chunks) => chunks,
+            None => self
+                .shared
+                .workers
+                .install(|| indexes.par_iter().map(decode).collect::<Result<_, StoreError>>())?,
+        };
+        for (index, overlap) in wanted {
+            let place = chunks
+                .binary_search_by_key(index, |entry| entry.0)
+                .expect("every wanted chunk was decoded, in order");
+            let chunk = &chunks[place].1;
+            overlap.for_each_row(&mut |in_chunk, in_range| {
+                let in_chunk = usize::try_from(in_chunk).expect("within a chunk in memory");
+                buffer[in_range..in_range + overlap.row_bytes]
+                    .copy_from_slice(&chunk[in_chunk..in_chunk + overlap.row_bytes]);
+            });
+        }
+        Ok(())
+    }
+
+    fn fill_rows(&self, overlap: &ChunkOverlap, offset: u64, buffer: &mut [u8]) {
+        overlap.for_each_row(&mut |_, in_range| {
+            let row = &mut buffer[in_range..in_range + overlap.row_bytes];
+            match &self.fill {
+                None => row.fill(0),
+                Some(fill) => {
+                    let phase = (offset + in_range as u64) % fill.len() as u64;
+                    let phase = usize::try_from(phase).expect("less than an element");
+                    for (byte, value) in row.iter_mut().zip(fill.iter().cycle().skip(phase)) {
+                        *byte = *value;
+                    }
+                }
+            }
+        });
+    }
+}
+
+/// Reads what lies side by side both in the file and in the buffer with one system call.
+fn read_plain(raw_data: &RawData, wanted: &[(u64, &ChunkOverlap)], buffer: &mut [u8]) -> Result<(), StoreError> {
+    let mut reads: Vec<PlainRead> = Vec::with_capacity(wanted.len());
+    // The place in the file where the last read ends.
+    let mut end = None;
+    for &(index, overlap) in wanted {
+        let Some(stored) = raw_data.plain_chunk(index)? else {
+            continue;
+        };
+        overlap.for_each_row(&mut |in_chunk, in_range| {
+            let start = stored.address.0 + in_chunk;
+            match reads.last_mut() {
+                Some(last) if end == Some(start) && last.in_range + last.len_bytes == in_range => {
+                    last.len_bytes += overlap.row_bytes;
+                }
+                _ => reads.push(PlainRead {
+                    chunk: index,
+                    in_chunk,
+                    in_range,
+                    len_bytes: overlap.row_bytes,
+                }),
+            }
+            end = Some(start + overlap.row_bytes as u64);
+        });
+    }
+    for read in reads {
+        let stored = raw_data.chunk(read.chunk)?;
+        let piece = &mut buffer[read.in_range..read.in_range + read.len_bytes];
+        raw_data.read_plain(read.chunk, stored, read.in_chunk, piece)?;
+    }
+    Ok(())
+}

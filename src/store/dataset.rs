@@ -1,0 +1,279 @@
+//! One dataset of one version: its type and shape, and its bytes.
+
+use std::sync::Arc;
+
+use quick_cache::sync::Cache;
+
+use super::StoreError;
+use super::cache::ChunkCache;
+use super::chunked::Chunked;
+use super::history::{VersionIndex, VersionKey};
+use super::rendered::Rendered;
+use super::snapshot::{FileState, Snapshot};
+use super::tree::Child;
+use crate::h5::{
+    self, ChunkMap, DatasetHeader, Datatype, Filter, H5Error, Layout, MappingForm, MetaReader, ObjectHeader,
+};
+
+/// Lengths of rendered parts that are kept.
+const KEPT_LENGTHS: usize = 1 << 18;
+
+/// What all datasets of a mount share.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    /// Decoded chunks and rendered text.
+    pub(crate) cache: ChunkCache,
+    /// How many bytes the cache may hold.
+    pub(crate) cache_bytes: u64,
+    /// Where chunks are decoded.
+    pub(crate) workers: rayon::ThreadPool,
+    /// Lengths of rendered parts by the chunks that they come from.
+    pub(crate) rendered_lengths: Cache<Box<[u64]>, u64>,
+}
+
+impl Shared {
+    pub(crate) fn new(cache_bytes: u64, workers: rayon::ThreadPool) -> Self {
+        Self {
+            cache: ChunkCache::new(cache_bytes),
+            cache_bytes,
+            workers,
+            rendered_lengths: Cache::new(KEPT_LENGTHS),
+        }
+    }
+}
+
+/// A dataset, ready to be read in the state of the file in which it was opened.
+#[derive(Debug)]
+pub struct Dataset {
+    /// The version that it was opened for; others may share it.
+    pub version: VersionKey,
+    /// Its path below the version.
+    pub path: Arc<[u8]>,
+    /// Its type, shape and fill value.
+    pub header: DatasetHeader,
+    /// The shape of its chunks, in elements; empty where it has none.
+    pub chunk_shape: Vec<u64>,
+    /// The filters that its chunks went through.
+    pub filters: Vec<Filter>,
+    pub(crate) file: Arc<FileState>,
+    content: Content,
+}
+
+#[derive(Debug)]
+enum Content {
+    /// Elements as they are stored.
+    Stored(Elements),
+    /// Text made of elements that are pointers.
+    Rendered(Rendered),
+}
+
+/// The elements of a dataset, as they are stored.
+#[derive(Debug)]
+pub(crate) enum Elements {
+    /// In the chunks of raw data.
+    Chunked(Chunked),
+    /// In the object itself: not a form that versioned-hdf5 makes today, but a legal one for what is small or empty.
+    Inline(Vec<u8>),
+    /// In a form that only the C library reads.
+    ByLibrary(super::by_library::ByLibrary),
+}
+
+impl Dataset {
+    pub(crate) fn open(
+        snapshot: &Arc<Snapshot>,
+        shared: &Arc<Shared>,
+        version: VersionIndex,
+        child: &Child,
+    ) -> Result<Self, StoreError> {
+        let key = snapshot.history().version(version).key.clone();
+        let damaged = |error| StoreError::Object {
+            version: key.name.to_vec(),
+            object: child.path.to_vec(),
+            error,
+        };
+        let inconsistent = |what| StoreError::Inconsistent {
+            version: key.name.to_vec(),
+            dataset: child.path.to_vec(),
+            what,
+        };
+        let reader = snapshot.file.h5.reader();
+        let object = ObjectHeader::read(&reader, child.header).map_err(damaged)?;
+        let header = DatasetHeader::read(&reader, &object).map_err(damaged)?;
+        let element_bytes = header.datatype.size as u64;
+        let len_bytes = header
+            .dataspace
+            .len()
+            .and_then(|elements| elements.checked_mul(element_bytes))
+            .filter(|&bytes| element_bytes > 0 && i64::try_from(bytes).is_ok())
+            .ok_or_else(|| inconsistent("it is longer than a file can be"))?;
+        let raw_data = snapshot.raw_data(version, &child.path)?;
+        let chunk_shape = raw_data.as_ref().map_or_else(Vec::new, |raw| raw.chunk_shape.clone());
+        let filters = raw_data.as_ref().map_or_else(Vec::new, |raw| raw.header.filters.clone());
+
+        let by_library = || {
+            super::by_library::ByLibrary::new(snapshot.file.clone(), &key, &child.path, &header, len_bytes)
+                .map(Elements::ByLibrary)
+        };
+        let elements = match &header.layout {
+            Layout::Virtual { heap_address, heap_index } => {
+                let chunk_shape = if chunk_shape.is_empty() {
+                    // Nothing can be mapped, and all of it is fill value: one chunk will do.
+                    header.dataspace.shape().iter().map(|&extent| extent.max(1)).collect()
+                } else {
+                    chunk_shape.clone()
+                };
+                let map = read_map(&reader, &header, &chunk_shape, &child.path, (*heap_address, *heap_index))
+                    .map_err(damaged)?;
+                match (map, raw_data) {
+                    (Some(map), raw_data) if raw_data.as_ref().is_none_or(|raw| raw.header.datatype == header.datatype) => {
+                        if raw_data.is_none() && map.len_mapped() > 0 {
+                            return Err(inconsistent("its raw_data is missing"));
+                        }
+                        Chunked::new(shared.clone(), &header, &chunk_shape, map, raw_data)
+                            .map(Elements::Chunked)
+                            .ok_or_else(|| inconsistent("its shape and its chunks do not fit together"))?
+                    }
+                    _ => by_library()?,
+                }
+            }
+            Layout::Compact(bytes) if bytes.len() as u64 == len_bytes => Elements::Inline(bytes.clone()),
+            _ if len_bytes == 0 => Elements::Inline(Vec::new()),
+            _ => by_library()?,
+        };
+        let content = if header.datatype.contains_pointers() {
+            Content::Rendered(Rendered::new(
+                shared.clone(),
+                snapshot.file.clone(),
+                child.path.clone(),
+                &header,
+                elements,
+            ))
+        } else {
+            Content::Stored(elements)
+        };
+        Ok(Self {
+            version: key,
+            path: child.path.clone(),
+            header,
+            chunk_shape,
+            filters,
+            file: snapshot.file.clone(),
+            content,
+        })
+    }
+
+    /// The type of its elements.
+    #[must_use]
+    pub fn datatype(&self) -> &Datatype {
+        &self.header.datatype
+    }
+
+    /// Length of its file in bytes. Text has to be read for that the first time.
+    ///
+    /// # Errors
+    /// Damage of the text.
+    pub fn len_bytes(&self) -> Result<u64, StoreError> {
+        match &self.content {
+            Content::Stored(elements) => Ok(elements.len_bytes()),
+            Content::Rendered(rendered) => rendered.len_bytes(),
+        }
+    }
+
+    /// Bytes that its chunks take in the file, each counted once.
+    ///
+    /// # Errors
+    /// Damage of the chunk index.
+    pub fn stored_bytes(&self) -> Result<u64, StoreError> {
+        match &self.content {
+            Content::Stored(elements) => elements.stored_bytes(),
+            Content::Rendered(rendered) => rendered.elements().stored_bytes(),
+        }
+    }
+
+    /// Fills `buffer` with the file's bytes from `offset` on, as far as they go, and says how many there were.
+    ///
+    /// # Errors
+    /// A chunk that is missing, damaged or unreadable.
+    pub fn read_at(&self, offset: u64, buffer: &mut [u8]) -> Result<usize, StoreError> {
+        let len_bytes = self.len_bytes()?;
+        let left = usize::try_from(len_bytes.saturating_sub(offset)).unwrap_or(usize::MAX);
+        let count = left.min(buffer.len());
+        let buffer = &mut buffer[..count];
+        if count > 0 {
+            match &self.content {
+                Content::Stored(elements) => elements.read_exact_at(offset, buffer)?,
+                Content::Rendered(rendered) => rendered.read_exact_at(offset, buffer)?,
+            }
+        }
+        Ok(count)
+    }
+
+    /// The first byte at `offset` or behind it that is data, or that is a hole; holes are unmapped chunks that read as
+    /// zeros. There is a hole at the end. `None` where there is none.
+    ///
+    /// # Errors
+    /// Damage.
+    pub fn seek(&self, offset: u64, for_hole: bool) -> Result<Option<u64>, StoreError> {
+        let len_bytes = self.len_bytes()?;
+        if offset >= len_bytes {
+            return Ok(None);
+        }
+        let found = match &self.content {
+            Content::Stored(Elements::Chunked(chunked)) => chunked.seek(offset, for_hole),
+            _ if for_hole => None,
+            _ => Some(offset),
+        };
+        Ok(if for_hole { Some(found.unwrap_or(len_bytes)) } else { found })
+    }
+}
+
+impl Elements {
+    pub(crate) fn len_bytes(&self) -> u64 {
+        match self {
+            Self::Chunked(chunked) => chunked.len_bytes(),
+            Self::Inline(bytes) => bytes.len() as u64,
+            Self::ByLibrary(elements) => elements.len_bytes(),
+        }
+    }
+
+    pub(crate) fn stored_bytes(&self) -> Result<u64, StoreError> {
+        match self {
+            Self::Chunked(chunked) => chunked.stored_bytes(),
+            Self::Inline(bytes) => Ok(bytes.len() as u64),
+            Self::ByLibrary(elements) => Ok(elements.len_bytes()),
+        }
+    }
+
+    /// Fills `buffer` with bytes that must lie within the elements.
+    pub(crate) fn read_exact_at(&self, offset: u64, buffer: &mut [u8]) -> Result<(), StoreError> {
+        match self {
+            Self::Chunked(chunked) => chunked.read_exact_at(offset, buffer),
+            Self::Inline(bytes) => {
+                let start = usize::try_from(offset).expect("within a vector");
+                buffer.copy_from_slice(&bytes[start..start + buffer.len()]);
+                Ok(())
+            }
+            Self::ByLibrary(elements) => elements.read_exact_at(offset, buffer),
+        }
+    }
+}
+
+/// The chunk map of a virtual dataset; `None` where its mappings are not those of whole chunks.
+fn read_map(
+    reader: &MetaReader,
+    header: &DatasetHeader,
+    chunk_shape: &[u64],
+    path: &[u8],
+    (heap, index): (h5::Address, u32),
+) -> Result<Option<ChunkMap>, H5Error> {
+    let shape = header.dataspace.shape();
+    if !heap.is_defined() {
+        return Ok(ChunkMap::empty(shape, chunk_shape));
+    }
+    let block = h5::read_heap_object(reader, heap, index)?;
+    let source = super::raw_data::raw_data_path(path);
+    Ok(match h5::decode_chunk_map(&block, heap, shape, chunk_shape, &source)? {
+        MappingForm::Chunked(map) => Some(map),
+        MappingForm::Irregular(_) => None,
+    })
+}

@@ -1,0 +1,318 @@
+//! A file that other programs go on writing to.
+//!
+//! No lock is held: another program may open the file for writing at any time. Instead, every answer is given from one settled
+//! state of the file, a [`Snapshot`]:
+//!
+//! - A look compares the file's identity with the snapshot's. Where it differs, a new snapshot is read, and is taken only if
+//!   the file was not written to meanwhile, nor so shortly before that its timestamp could not tell a further write.
+//! - What needs bytes of the file is checked afterwards: if the file was written to while they were read, the answer
+//!   is thrown away and sought anew in the state that follows. What came from memory alone needs no check.
+//! - While another program holds the file for writing, the last settled state is kept until the file has been
+//!   at rest for a moment.
+//!
+//! The check is sound because a file system sets a file's modification time before it changes its bytes, in steps of a
+//! timer tick at most (10 ms with the slowest one, `CONFIG_HZ=100`).
+
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use arc_swap::ArcSwap;
+
+use super::dataset::{Dataset, Shared};
+use super::history::VersionKey;
+use super::snapshot::{FileState, Snapshot};
+use super::{StoreError, writers};
+use crate::source::{Identity, LocalFile};
+
+/// A timestamp that is older than this tells any later write apart.
+const TIMESTAMP_STEP: Duration = Duration::from_millis(11);
+/// How long a file that another program holds for writing must be at rest before its state is read.
+const REST: Duration = Duration::from_millis(50);
+/// How long an answer is sought in a file that keeps changing.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// Between two tries.
+const PAUSE: Duration = Duration::from_millis(2);
+
+/// Choices of the one who opens a file.
+#[derive(Debug, Clone)]
+pub struct StoreOptions {
+    /// Bytes of decoded chunks to keep.
+    pub cache_bytes: u64,
+    /// Threads that decode.
+    pub decode_threads: usize,
+}
+
+/// Is told of the state before, the state after, and whether the one only adds versions to the other.
+pub type OnChange = Box<dyn Fn(&Arc<Snapshot>, &Arc<Snapshot>, bool) + Send + Sync>;
+
+/// A versioned file, followed through its changes.
+pub struct VersionedFile {
+    path: PathBuf,
+    shared: Arc<Shared>,
+    current: ArcSwap<Snapshot>,
+    on_change: OnceLock<OnChange>,
+    /// Held while a new state is read, with the last one that could not be.
+    reload: Mutex<Option<Identity>>,
+}
+
+impl std::fmt::Debug for VersionedFile {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("VersionedFile").field("path", &self.path).finish_non_exhaustive()
+    }
+}
+
+/// A dataset that was opened for reading; it goes on being the same array whatever becomes of the file.
+#[derive(Debug)]
+pub struct OpenDataset {
+    version: VersionKey,
+    path: Arc<[u8]>,
+    dataset: ArcSwap<Dataset>,
+}
+
+impl OpenDataset {
+    /// The dataset in the state of the file that was last read from.
+    #[must_use]
+    pub fn dataset(&self) -> Arc<Dataset> {
+        self.dataset.load_full()
+    }
+}
+
+impl VersionedFile {
+    /// Opens the file at `path` and reads its history.
+    ///
+    /// # Errors
+    /// Whatever keeps it from being read: [`StoreError::Open`], [`StoreError::NotAFile`], [`StoreError::NotHdf5`],
+    /// [`StoreError::NotVersioned`], [`StoreError::Busy`] or [`StoreError::Damaged`].
+    pub fn open(path: &Path, options: &StoreOptions) -> Result<Self, StoreError> {
+        let open_error = |error: std::io::Error| StoreError::Open {
+            path: path.to_owned(),
+            error: Arc::new(error),
+        };
+        let path = path.canonicalize().map_err(open_error)?;
+        let workers = rayon::ThreadPoolBuilder::new()
+            .num_threads(options.decode_threads)
+            .thread_name(|i| format!("decode-{i}"))
+            .build()
+            .map_err(|error| open_error(std::io::Error::other(error)))?;
+        let snapshot = first_snapshot(&path)?;
+        Ok(Self {
+            path,
+            shared: Arc::new(Shared::new(options.cache_bytes, workers)),
+            current: ArcSwap::from_pointee(snapshot),
+            on_change: OnceLock::new(),
+            reload: Mutex::default(),
+        })
+    }
+
+    /// Where the file is.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Calls `on_change` whenever a new state is taken. Only the first caller is heard.
+    pub fn on_change(&self, on_change: OnChange) {
+        // A second listener has no use.
+        let _ = self.on_change.set(on_change);
+    }
+
+    /// The state of the file now, or the last settled one while another program is writing.
+    #[must_use]
+    pub fn look(&self) -> Arc<Snapshot> {
+        let current = self.current.load_full();
+        match LocalFile::identity_at_path(&self.path) {
+            Ok(identity) if identity != current.identity() => self.reload(),
+            // A file that was deleted is still open here.
+            _ => current,
+        }
+    }
+
+    /// What `ask` finds in a settled state of the file.
+    ///
+    /// # Errors
+    /// Those of `ask`; [`StoreError::Unsettled`] where the file keeps changing.
+    pub fn ask<T>(&self, ask: impl Fn(&Arc<Snapshot>) -> Result<T, StoreError>) -> Result<T, StoreError> {
+        self.persist(|| {
+            let snapshot = self.look();
+            checked(&snapshot.file, || ask(&snapshot))
+        })
+    }
+
+    /// Opens the dataset at `path` of a version.
+    ///
+    /// # Errors
+    /// [`StoreError::VersionGone`], or damage of the dataset's metadata.
+    pub fn open_dataset(&self, version: &VersionKey, path: &Arc<[u8]>) -> Result<OpenDataset, StoreError> {
+        let dataset = self.dataset(version, path)?;
+        Ok(OpenDataset {
+            version: version.clone(),
+            path: path.clone(),
+            dataset: ArcSwap::new(dataset),
+        })
+    }
+
+    /// What the dataset at `path` of a version is.
+    ///
+    /// # Errors
+    /// As for [`VersionedFile::open_dataset`].
+    pub fn dataset(&self, version: &VersionKey, path: &[u8]) -> Result<Arc<Dataset>, StoreError> {
+        self.ask(|snapshot| {
+            let index = snapshot.history().by_key(version).ok_or_else(|| gone(version))?;
+            snapshot.dataset(&self.shared, index, path)
+        })
+    }
+
+    /// Whatever `ask` finds in an open dataset, in a state of the file that did not change meanwhile.
+    ///
+    /// # Errors
+    /// Those of `ask`; [`StoreError::VersionGone`] where the version was deleted, or the dataset rewritten with another type
+    /// or shape; [`StoreError::Unsettled`].
+    pub fn ask_dataset<T>(
+        &self,
+        open: &OpenDataset,
+        mut ask: impl FnMut(&Dataset) -> Result<T, StoreError>,
+    ) -> Result<T, StoreError> {
+        self.persist(|| {
+            let dataset = open.dataset();
+            if let Some(answer) = checked(&dataset.file, || ask(&dataset)) {
+                return Some(answer);
+            }
+            self.follow(open, &dataset).err().map(Err)
+        })
+    }
+
+    /// Finds an open dataset again in the state that the file is in now.
+    fn follow(&self, open: &OpenDataset, old: &Dataset) -> Result<(), StoreError> {
+        let same_file = {
+            let (now, before) = (self.look().identity(), old.file.identity);
+            (now.device, now.inode) == (before.device, before.inode)
+        };
+        let new = self.dataset(&open.version, &open.path)?;
+        if !same_file || new.header.datatype != old.header.datatype || new.header.dataspace != old.header.dataspace {
+            return Err(gone(&open.version));
+        }
+        open.dataset.store(new);
+        Ok(())
+    }
+
+    /// Tries until there is an answer or patience ends.
+    fn persist<T>(&self, mut attempt: impl FnMut() -> Option<Result<T, StoreError>>) -> Result<T, StoreError> {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            if let Some(answer) = attempt() {
+                return answer;
+            }
+            if Instant::now() > deadline {
+                return Err(StoreError::Unsettled {
+                    path: self.path.clone(),
+                });
+            }
+            thread::sleep(PAUSE);
+        }
+    }
+
+    /// Reads the file's new state, if it is settled.
+    fn reload(&self) -> Arc<Snapshot> {
+        let mut failed = self.reload.lock().unwrap_or_else(PoisonError::into_inner);
+        let current = self.current.load_full();
+        let Ok(Some(identity)) = settled_identity(&self.path) else {
+            return current;
+        };
+        if identity == current.identity() || *failed == Some(identity) {
+            return current;
+        }
+        if is_in_use(&identity) {
+            return current;
+        }
+        let new = match Snapshot::read(&self.path) {
+            Ok(new) if new.identity() == identity && new.file.is_unchanged() => Arc::new(new),
+            Ok(_) => return current,
+            Err(error) => {
+                if LocalFile::identity_at_path(&self.path).is_ok_and(|now| now == identity) {
+                    log::error!("{error}; the state before is kept");
+                    *failed = Some(identity);
+                }
+                return current;
+            }
+        };
+        let extends = new.extends(&current);
+        if extends {
+            new.inherit(&current);
+            if !new.file.is_unchanged() {
+                return current;
+            }
+        }
+        *failed = None;
+        self.current.store(new.clone());
+        if let Some(on_change) = self.on_change.get() {
+            on_change(&current, &new, extends);
+        }
+        new
+    }
+}
+
+/// What `ask` returns, if it came from memory alone or the file did not change while it was asked.
+fn checked<T>(file: &FileState, ask: impl FnOnce() -> Result<T, StoreError>) -> Option<Result<T, StoreError>> {
+    let reads = file.source.read_count();
+    let before = file.is_unchanged();
+    let answer = ask();
+    let from_memory = answer.is_ok() && file.source.read_count() == reads;
+    (from_memory || before && file.is_unchanged()).then_some(answer)
+}
+
+fn first_snapshot(path: &Path) -> Result<Snapshot, StoreError> {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let open_error = |error| StoreError::Open {
+            path: path.to_owned(),
+            error: Arc::new(error),
+        };
+        if let Some(identity) = settled_identity(path).map_err(open_error)? {
+            if writers::is_locked_for_writing(&identity) {
+                return Err(StoreError::Busy { path: path.to_owned() });
+            }
+            let snapshot = Snapshot::read(path);
+            let is_still_so = || LocalFile::identity_at_path(path).is_ok_and(|now| now == identity);
+            match &snapshot {
+                Ok(read) if read.identity() == identity && read.file.is_unchanged() => return snapshot,
+                Err(_) if is_still_so() => return snapshot,
+                _ => {}
+            }
+        }
+        if Instant::now() > deadline {
+            return Err(StoreError::Busy { path: path.to_owned() });
+        }
+        thread::sleep(PAUSE);
+    }
+}
+
+/// The file's identity once its timestamp is old enough to tell any further write; `None` where it is being written to.
+fn settled_identity(path: &Path) -> std::io::Result<Option<Identity>> {
+    let identity = LocalFile::identity_at_path(path)?;
+    if let Some(age) = age(&identity).filter(|&age| age < TIMESTAMP_STEP) {
+        thread::sleep(TIMESTAMP_STEP - age);
+        let later = LocalFile::identity_at_path(path)?;
+        return Ok((later == identity).then_some(identity));
+    }
+    Ok(Some(identity))
+}
+
+/// Whether another program holds the file for writing and was active only just now.
+fn is_in_use(identity: &Identity) -> bool {
+    age(identity).is_some_and(|age| age < REST) && writers::is_locked_for_writing(identity)
+}
+
+/// How long ago the file was last written to; `None` for a time in the future, which any later write differs from.
+fn age(identity: &Identity) -> Option<Duration> {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).ok()?;
+    let written = u64::try_from(identity.mtime_ns).ok().map(Duration::from_nanos)?;
+    now.checked_sub(written)
+}
+
+fn gone(version: &VersionKey) -> StoreError {
+    StoreError::VersionGone {
+        version: version.name.to_vec(),
+    }
+}

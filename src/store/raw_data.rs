@@ -1,0 +1,260 @@
+//! The stored chunks of one dataset path: where each is, and its bytes.
+
+use std::cell::RefCell;
+use std::sync::Arc;
+
+use super::StoreError;
+use super::cache::ChunkKey;
+use super::snapshot::{FileState, Kept};
+use crate::codec::{FilterSpec, Pipeline, Scratch};
+use crate::h5::{self, ChunkTable, Dataspace, DatasetHeader, Layout, ObjectHeader, StoredChunk};
+use crate::source::Source;
+
+/// A chunk that the whole file could not fill even if it were compressed a thousandfold is damage, not data; below this size
+/// none is refused.
+const ALWAYS_FAIR_CHUNK_BYTES: u64 = 64 << 20;
+/// The best that deflate can do is 1032 to 1.
+const FAIR_RATIO: u64 = 1100;
+/// What filters may add to incompressible bytes, beside a sixteenth of them.
+const FILTER_OVERHEAD_BYTES: u64 = 4096;
+
+thread_local! {
+    static SCRATCH: RefCell<(Vec<u8>, Scratch)> = RefCell::default();
+}
+
+/// `/_version_data/PATH/raw_data`, as one state of the file has it.
+#[derive(Debug)]
+pub(crate) struct RawData {
+    /// The dataset's path below a version.
+    pub(crate) path: Arc<[u8]>,
+    /// Its header.
+    pub(crate) header: DatasetHeader,
+    /// Shape of one chunk, in elements.
+    pub(crate) chunk_shape: Vec<u64>,
+    /// Bytes of one decoded chunk.
+    pub(crate) chunk_bytes: usize,
+    /// How chunks are decoded.
+    pub(crate) pipeline: Pipeline,
+    /// Two raw data with the same epoch have the same chunks under the same numbers.
+    pub(crate) epoch: u64,
+    file: Arc<FileState>,
+    table: Kept<ChunkTable>,
+}
+
+impl RawData {
+    /// Reads the header of `/_version_data/PATH/raw_data`, but not yet where its chunks are.
+    ///
+    /// # Errors
+    /// Damage, a filter that is not known, or a header that is not that of raw data.
+    pub(crate) fn open(
+        file: &Arc<FileState>,
+        version: &[u8],
+        path: &Arc<[u8]>,
+        address: h5::Address,
+        epoch: u64,
+    ) -> Result<Self, StoreError> {
+        let damaged = |error| StoreError::Object {
+            version: version.to_vec(),
+            object: path.to_vec(),
+            error,
+        };
+        let inconsistent = |what| StoreError::Inconsistent {
+            version: version.to_vec(),
+            dataset: path.to_vec(),
+            what,
+        };
+        let reader = file.h5.reader();
+        let object = ObjectHeader::read(&reader, address).map_err(damaged)?;
+        let header = DatasetHeader::read(&reader, &object).map_err(damaged)?;
+        let Layout::Chunked { chunk_shape, .. } = &header.layout else {
+            return Err(inconsistent("its raw_data is not stored in chunks"));
+        };
+        let chunk_shape = chunk_shape.clone();
+        if !matches!(header.dataspace, Dataspace::Simple { .. }) || header.datatype.size == 0 {
+            return Err(inconsistent("its raw_data has no shape"));
+        }
+        let chunk_bytes = chunk_shape
+            .iter()
+            .try_fold(header.datatype.size as u64, |n, &extent| n.checked_mul(extent))
+            .filter(|&bytes| bytes <= ALWAYS_FAIR_CHUNK_BYTES.max(reader.len_bytes().saturating_mul(FAIR_RATIO)))
+            .and_then(|bytes| usize::try_from(bytes).ok())
+            .filter(|&bytes| bytes > 0)
+            .ok_or_else(|| inconsistent("its chunks are of a size that the file cannot hold"))?;
+        let filters: Vec<FilterSpec> = header
+            .filters
+            .iter()
+            .map(|filter| FilterSpec {
+                id: filter.id,
+                flags: filter.flags,
+                parameters: filter.parameters.clone(),
+            })
+            .collect();
+        let pipeline = Pipeline::new(&filters, header.datatype.size, chunk_bytes).map_err(|error| StoreError::Filter {
+            dataset: path.to_vec(),
+            error,
+        })?;
+        Ok(Self {
+            path: path.clone(),
+            header,
+            chunk_shape,
+            chunk_bytes,
+            pipeline,
+            epoch,
+            file: file.clone(),
+            table: Kept::default(),
+        })
+    }
+
+    /// Where every chunk is.
+    ///
+    /// # Errors
+    /// Damage of the chunk index.
+    pub(crate) fn table(&self) -> Result<&ChunkTable, StoreError> {
+        self.table.get_or_read(&self.file, || {
+            h5::read_chunk_index(&self.file.h5.reader(), &self.header).map_err(|error| StoreError::RawData {
+                dataset: self.path.to_vec(),
+                error,
+            })
+        })
+    }
+
+    /// Where chunk `index` is.
+    ///
+    /// # Errors
+    /// [`StoreError::ChunkMissing`], or damage of the chunk index.
+    pub(crate) fn chunk(&self, index: u64) -> Result<StoredChunk, StoreError> {
+        self.table()?.get(index).ok_or_else(|| StoreError::ChunkMissing {
+            dataset: self.path.to_vec(),
+            chunk: index,
+        })
+    }
+
+    /// What the decoded chunk `index` is cached under.
+    pub(crate) fn key(&self, index: u64) -> ChunkKey {
+        ChunkKey {
+            epoch: self.epoch,
+            index,
+        }
+    }
+
+    /// Whether chunk `index` lies in the file as its elements are, with no filter applied.
+    ///
+    /// # Errors
+    /// As for [`RawData::chunk`]; [`StoreError::ChunkLength`] where it is not as long as its elements.
+    pub(crate) fn plain_chunk(&self, index: u64) -> Result<Option<StoredChunk>, StoreError> {
+        let chunk = self.chunk(index)?;
+        if !self.pipeline.is_identity() {
+            return Ok(None);
+        }
+        if chunk.stored_bytes != self.chunk_bytes as u64 {
+            return Err(self.wrong_length(index, chunk.stored_bytes));
+        }
+        Ok(Some(chunk))
+    }
+
+    /// Fills `buffer` with bytes of a plain chunk, or of several that lie side by side, beginning `offset` bytes into chunk
+    /// `index`, which is at `chunk`.
+    ///
+    /// # Errors
+    /// [`StoreError::ChunkRead`].
+    pub(crate) fn read_plain(
+        &self,
+        index: u64,
+        chunk: StoredChunk,
+        offset: u64,
+        buffer: &mut [u8],
+    ) -> Result<(), StoreError> {
+        self.file
+            .source
+            .read_exact_at(buffer, self.file.h5.base_address() + chunk.address.0 + offset)
+            .map_err(|error| self.unreadable(index, error))
+    }
+
+    /// Reads and decodes chunk `index`: all its elements, in C order.
+    ///
+    /// # Errors
+    /// Where it is missing, of the wrong length, unreadable or damaged.
+    pub(crate) fn decode(&self, index: u64) -> Result<Arc<[u8]>, StoreError> {
+        self.file.settled(|| self.decode_now(index))
+    }
+
+    fn decode_now(&self, index: u64) -> Result<Arc<[u8]>, StoreError> {
+        if self.pipeline.needs_library() {
+            return self.decode_by_library(index);
+        }
+        if let Some(chunk) = self.plain_chunk(index)? {
+            let mut bytes = zeroed(self.chunk_bytes);
+            self.read_plain(index, chunk, 0, Arc::get_mut(&mut bytes).expect("just made"))?;
+            return Ok(bytes);
+        }
+        let chunk = self.chunk(index)?;
+        let most = self.chunk_bytes as u64 + self.chunk_bytes as u64 / 16 + FILTER_OVERHEAD_BYTES;
+        if chunk.stored_bytes > most {
+            return Err(self.wrong_length(index, chunk.stored_bytes));
+        }
+        let stored_bytes = usize::try_from(chunk.stored_bytes).expect("not much more than a chunk's length");
+        SCRATCH.with_borrow_mut(|(stored, scratch)| {
+            stored.resize(stored_bytes, 0);
+            self.file
+                .source
+                .read_exact_at(stored, self.file.h5.base_address() + chunk.address.0)
+                .map_err(|error| self.unreadable(index, error))?;
+            let mut bytes = zeroed(self.chunk_bytes);
+            let out = Arc::get_mut(&mut bytes).expect("just made");
+            self.pipeline
+                .decode_into(stored, chunk.filter_mask, out, scratch)
+                .map_err(|error| StoreError::ChunkDecode {
+                    dataset: self.path.to_vec(),
+                    chunk: index,
+                    error,
+                })?;
+            Ok(bytes)
+        })
+    }
+
+    fn decode_by_library(&self, index: u64) -> Result<Arc<[u8]>, StoreError> {
+        // The library fills what is not stored; here that is an error.
+        self.chunk(index)?;
+        let mut start = vec![0; self.chunk_shape.len()];
+        start[0] = index.saturating_mul(self.chunk_shape[0]);
+        let bytes = self
+            .file
+            .library()?
+            .read_elements(&raw_data_path(&self.path), &start, &self.chunk_shape)
+            .map_err(|error| StoreError::Value {
+                dataset: self.path.to_vec(),
+                chunk: index,
+                error,
+            })?;
+        if bytes.len() != self.chunk_bytes {
+            return Err(self.wrong_length(index, bytes.len() as u64));
+        }
+        Ok(bytes.into())
+    }
+
+    fn wrong_length(&self, index: u64, got_bytes: u64) -> StoreError {
+        StoreError::ChunkLength {
+            dataset: self.path.to_vec(),
+            chunk: index,
+            want_bytes: self.chunk_bytes as u64,
+            got_bytes,
+        }
+    }
+
+    fn unreadable(&self, index: u64, error: crate::source::SourceError) -> StoreError {
+        StoreError::ChunkRead {
+            dataset: self.path.to_vec(),
+            chunk: index,
+            error,
+        }
+    }
+}
+
+/// Where raw data of the dataset at `path` is in the file.
+pub(crate) fn raw_data_path(path: &[u8]) -> Vec<u8> {
+    [b"/_version_data/", path, b"/raw_data"].concat()
+}
+
+fn zeroed(len_bytes: usize) -> Arc<[u8]> {
+    std::iter::repeat_n(0, len_bytes).collect()
+}

@@ -1,0 +1,149 @@
+//! Datasets whose elements are pointers, as text: rendered a part at a time, so that memory does not grow with the dataset.
+
+use std::sync::Arc;
+
+use rayon::prelude::*;
+
+use super::StoreError;
+use super::attributes::HeapValues;
+use super::cache::ChunkKey;
+use super::dataset::{Elements, Shared};
+use super::snapshot::{FileState, Kept, new_epoch};
+use super::text;
+use crate::h5::{DatasetHeader, Datatype};
+
+/// Elements that are rendered together.
+const PART_ELEMENTS: u64 = 4096;
+
+/// A dataset of variable-length strings or other pointers.
+#[derive(Debug)]
+pub(crate) struct Rendered {
+    shared: Arc<Shared>,
+    file: Arc<FileState>,
+    path: Arc<[u8]>,
+    datatype: Datatype,
+    elements: Elements,
+    element_count: u64,
+    /// Under which its parts are cached.
+    epoch: u64,
+    /// First byte of each part, and the length of all.
+    ends: Kept<Vec<u64>>,
+}
+
+impl Rendered {
+    pub(crate) fn new(
+        shared: Arc<Shared>,
+        file: Arc<FileState>,
+        path: Arc<[u8]>,
+        header: &DatasetHeader,
+        elements: Elements,
+    ) -> Self {
+        Self {
+            shared,
+            file,
+            path,
+            datatype: header.datatype.clone(),
+            element_count: elements.len_bytes() / header.datatype.size as u64,
+            elements,
+            epoch: new_epoch(),
+            ends: Kept::default(),
+        }
+    }
+
+    /// The pointers themselves.
+    pub(crate) fn elements(&self) -> &Elements {
+        &self.elements
+    }
+
+    /// Length of all text. Renders everything once; what other versions share is not rendered again.
+    pub(crate) fn len_bytes(&self) -> Result<u64, StoreError> {
+        Ok(self.ends()?.last().copied().unwrap_or(0))
+    }
+
+    /// Fills `buffer` with text that must lie within the whole.
+    pub(crate) fn read_exact_at(&self, offset: u64, buffer: &mut [u8]) -> Result<(), StoreError> {
+        let ends = self.ends()?;
+        let mut done = 0;
+        let mut part = ends.partition_point(|&end| end <= offset);
+        while done < buffer.len() {
+            let begin = if part == 0 { 0 } else { ends[part - 1] };
+            let text = self.part(part as u64)?;
+            let skip = usize::try_from(offset + done as u64 - begin).expect("within a part in memory");
+            let piece = text.get(skip..).filter(|piece| !piece.is_empty()).unwrap_or_default();
+            let count = piece.len().min(buffer.len() - done);
+            buffer[done..done + count].copy_from_slice(&piece[..count]);
+            done += count;
+            part += 1;
+        }
+        Ok(())
+    }
+
+    fn ends(&self) -> Result<&[u64], StoreError> {
+        self.ends
+            .get_or_read(&self.file, || {
+                let parts = self.element_count.div_ceil(PART_ELEMENTS);
+                let lengths: Vec<u64> = self.shared.workers.install(|| {
+                    (0..parts)
+                        .into_par_iter()
+                        .map(|part| self.part_len_bytes(part))
+                        .collect::<Result<_, StoreError>>()
+                })?;
+                Ok(lengths
+                    .into_iter()
+                    .scan(0, |end, length| {
+                        *end += length;
+                        Some(*end)
+                    })
+                    .collect())
+            })
+            .map(Vec::as_slice)
+    }
+
+    fn part_len_bytes(&self, part: u64) -> Result<u64, StoreError> {
+        let Elements::Chunked(chunked) = &self.elements else {
+            return Ok(self.file.settled(|| self.render(part))?.len() as u64);
+        };
+        let (offset, len_bytes) = self.elements_of(part);
+        let key = chunked.content_key(offset, len_bytes);
+        // Not under the cache's own guard: this runs on a worker, which may take up another part with the same key while
+        // it waits for chunks.
+        if let Some(length) = self.shared.rendered_lengths.get(&key) {
+            return Ok(length);
+        }
+        let length = self.file.settled(|| self.render(part))?.len() as u64;
+        self.shared.rendered_lengths.insert(key, length);
+        Ok(length)
+    }
+
+    fn part(&self, part: u64) -> Result<Arc<[u8]>, StoreError> {
+        let key = ChunkKey {
+            epoch: self.epoch,
+            index: part,
+        };
+        self.shared
+            .cache
+            .get_or_decode(key, || self.file.settled(|| self.render(part)).map(Arc::from))
+    }
+
+    /// First byte and length of a part's elements, as they are stored.
+    fn elements_of(&self, part: u64) -> (u64, usize) {
+        let size = self.datatype.size as u64;
+        let first = part * PART_ELEMENTS;
+        let count = PART_ELEMENTS.min(self.element_count - first);
+        let len_bytes = usize::try_from(count * size).expect("a part of some thousand elements");
+        (first * size, len_bytes)
+    }
+
+    fn render(&self, part: u64) -> Result<Vec<u8>, StoreError> {
+        let (offset, len_bytes) = self.elements_of(part);
+        let mut elements = vec![0; len_bytes];
+        self.elements.read_exact_at(offset, &mut elements)?;
+        let reader = self.file.h5.reader();
+        let heap = HeapValues::new(&reader);
+        text::render(&self.datatype, &elements, &heap).map_err(|error| StoreError::Value {
+            dataset: self.path.to_vec(),
+            chunk: part,
+            error,
+        })
+    }
+}

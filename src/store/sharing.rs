@@ -1,0 +1,166 @@
+//! Which versions of a dataset are the same.
+//!
+//! Along each line of parents, a dataset that did not change (its bytes by their mappings, type, shape, fill value and
+//! attributes) belongs to one class. A class has an origin, the version in which this content first appeared, and a number of
+//! versions. From these come the inode, the times and the link count that `stat` reports, by which backup tools and the
+//! kernel's page cache see that nothing changed. Nothing but metadata is read: microseconds a dataset and version.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use rayon::prelude::*;
+
+use super::history::{History, VersionIndex};
+use super::tree::{Signature, VersionTree};
+use crate::h5::{self, H5File, MetaReader};
+
+/// How many versions are read before they are compared: bounds what is in memory at once.
+const BATCH: usize = 256;
+
+/// A set of equal datasets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ClassId(u32);
+
+/// What is known of a class.
+#[derive(Debug, Clone, Copy)]
+pub struct Class {
+    /// The version in which this content first appeared.
+    pub origin: VersionIndex,
+    /// How many versions have it.
+    pub versions: u32,
+    signature: Signature,
+}
+
+/// The classes of all datasets of all versions.
+#[derive(Debug)]
+pub struct Sharing {
+    classes: Vec<Class>,
+    paths: HashMap<Arc<[u8]>, u32>,
+    /// For each version, by its index: the class of each path, in the order of the paths' numbers.
+    of_version: Vec<Vec<(u32, ClassId)>>,
+}
+
+impl Sharing {
+    /// Compares all versions. A version or dataset that is damaged shares nothing.
+    #[must_use]
+    pub fn read(file: &H5File, history: &History) -> Self {
+        let mut sharing = Self {
+            classes: Vec::new(),
+            paths: HashMap::new(),
+            of_version: vec![Vec::new(); history.len()],
+        };
+        sharing.add_versions(file, history, &history.parents_first());
+        sharing
+    }
+
+    /// The same for `history`, of which `old` knows all versions but some new ones, by `old_index`, and in which nothing
+    /// of the old ones has changed.
+    #[must_use]
+    pub fn extended(
+        old: &Self,
+        file: &H5File,
+        history: &History,
+        old_index: impl Fn(VersionIndex) -> Option<VersionIndex>,
+    ) -> Self {
+        let mut sharing = Self {
+            classes: old.classes.clone(),
+            paths: old.paths.clone(),
+            of_version: vec![Vec::new(); history.len()],
+        };
+        let mut new_index = HashMap::new();
+        let mut added = Vec::new();
+        for index in history.parents_first() {
+            if let Some(old_index) = old_index(index) {
+                new_index.insert(old_index, index);
+                sharing.of_version[index.0 as usize].clone_from(&old.of_version[old_index.0 as usize]);
+            } else {
+                added.push(index);
+            }
+        }
+        for class in &mut sharing.classes {
+            class.origin = new_index[&class.origin];
+        }
+        sharing.add_versions(file, history, &added);
+        sharing
+    }
+
+    /// The class of the dataset `path` in a version; `None` where it is damaged or not there.
+    #[must_use]
+    pub fn class_of(&self, version: VersionIndex, path: &[u8]) -> Option<ClassId> {
+        let number = *self.paths.get(path)?;
+        let classes = &self.of_version[version.0 as usize];
+        let place = classes.binary_search_by_key(&number, |entry| entry.0).ok()?;
+        Some(classes[place].1)
+    }
+
+    /// What is known of a class.
+    #[must_use]
+    pub fn class(&self, id: ClassId) -> &Class {
+        &self.classes[id.0 as usize]
+    }
+
+    fn add_versions(&mut self, file: &H5File, history: &History, order: &[VersionIndex]) {
+        for batch in order.chunks(BATCH) {
+            let parts = batch.len().div_ceil(rayon::current_num_threads()).max(1);
+            let trees: Vec<Option<VersionTree>> = batch
+                .par_chunks(parts)
+                .flat_map_iter(|part| {
+                    let reader = file.reader();
+                    part.iter().map(move |&index| {
+                        let version = history.version(index);
+                        VersionTree::read(&reader, &version.key.name, version.group).ok()
+                    })
+                })
+                .collect();
+            let reader = file.reader();
+            for (&index, tree) in batch.iter().zip(&trees) {
+                if let Some(tree) = tree {
+                    self.add_version(&reader, history, index, tree);
+                }
+            }
+        }
+    }
+
+    fn add_version(&mut self, reader: &MetaReader, history: &History, index: VersionIndex, tree: &VersionTree) {
+        let parent = history.version(index).parent.filter(|&parent| parent != index);
+        let mut classes: Vec<(u32, ClassId)> = Vec::with_capacity(tree.len());
+        for (child, signature) in tree.datasets() {
+            let inherited = parent
+                .and_then(|parent| self.class_of(parent, &child.path))
+                .filter(|&class| same(reader, &self.class(class).signature, &signature));
+            let class = inherited.unwrap_or_else(|| {
+                let id = ClassId(u32::try_from(self.classes.len()).expect("fewer than 2^32 datasets"));
+                self.classes.push(Class {
+                    origin: index,
+                    versions: 0,
+                    signature,
+                });
+                id
+            });
+            self.classes[class.0 as usize].versions += 1;
+            let next = u32::try_from(self.paths.len()).expect("fewer than 2^32 paths");
+            let number = *self.paths.entry(child.path.clone()).or_insert(next);
+            classes.push((number, class));
+        }
+        classes.sort_unstable();
+        classes.shrink_to_fit();
+        self.of_version[index.0 as usize] = classes;
+    }
+}
+
+/// Whether two signatures stand for the same content; reads both mapping blocks where only they can tell.
+fn same(reader: &MetaReader, a: &Signature, b: &Signature) -> bool {
+    if a.described != b.described {
+        return false;
+    }
+    match (a.mapping, b.mapping) {
+        (None, None) => true,
+        (Some(a), Some(b)) => {
+            (a.heap, a.index) == (b.heap, b.index)
+                || (a.len_bytes == b.len_bytes
+                    && a.checksum == b.checksum
+                    && h5::blocks_equal(reader, (a.heap, a.index), (b.heap, b.index)).unwrap_or(false))
+        }
+        _ => false,
+    }
+}

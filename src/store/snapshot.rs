@@ -1,0 +1,444 @@
+//! One state of the file, immutable: what is read of it is kept, and requests share it without a lock held between them.
+
+use std::collections::{BTreeMap, HashMap};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+
+use quick_cache::Weighter;
+use quick_cache::sync::Cache;
+
+use super::dataset::{Dataset, Shared};
+use super::history::{History, VersionIndex};
+use super::raw_data::RawData;
+use super::sharing::{ClassId, Sharing};
+use super::tree::{Child, ChildKind, VersionTree};
+use super::{AttributeText, StoreError, attributes};
+use crate::h5::{self, Address, H5Error, H5File, LibraryFile, LinkTarget, MetaReader, ObjectHeader, ObjectKind};
+use crate::source::{Identity, LocalFile, Source};
+
+/// Objects of version trees that are kept.
+const KEPT_TREE_OBJECTS: u64 = 200_000;
+/// Datasets that are kept ready to be read.
+const KEPT_DATASETS: usize = 1024;
+/// Groups of `/_version_data` that are nested more deeply than this hold no raw data.
+const MAX_DEPTH: usize = 512;
+
+/// Epochs are never used twice in a process.
+static NEXT_EPOCH: AtomicU64 = AtomicU64::new(1);
+
+/// A number that no other raw data or rendered dataset has.
+pub(crate) fn new_epoch() -> u64 {
+    NEXT_EPOCH.fetch_add(1, Ordering::Relaxed)
+}
+
+/// The open file in one state.
+#[derive(Debug)]
+pub(crate) struct FileState {
+    /// Where it is.
+    pub(crate) path: PathBuf,
+    /// Its bytes.
+    pub(crate) source: Arc<LocalFile>,
+    /// Its superblock.
+    pub(crate) h5: H5File,
+    /// Which state.
+    pub(crate) identity: Identity,
+    library: OnceLock<Result<LibraryFile, H5Error>>,
+}
+
+/// Something that is read once, and kept only if the file did not change while it was read.
+#[derive(Debug)]
+pub(crate) struct Kept<T> {
+    value: OnceLock<Result<T, StoreError>>,
+    reading: Mutex<()>,
+}
+
+impl<T> Default for Kept<T> {
+    fn default() -> Self {
+        Self {
+            value: OnceLock::new(),
+            reading: Mutex::default(),
+        }
+    }
+}
+
+impl<T> Kept<T> {
+    /// What is kept, or else what `read` finds in `file`.
+    ///
+    /// # Errors
+    /// Those of `read`; [`StoreError::Unsettled`].
+    pub(crate) fn get_or_read(
+        &self,
+        file: &FileState,
+        read: impl FnOnce() -> Result<T, StoreError>,
+    ) -> Result<&T, StoreError> {
+        if self.value.get().is_none() {
+            let _one_reader = self.reading.lock().unwrap_or_else(PoisonError::into_inner);
+            if self.value.get().is_none() {
+                let found = file.settled(|| Ok(read()))?;
+                self.value.get_or_init(|| found);
+            }
+        }
+        match self.value.get() {
+            Some(Ok(value)) => Ok(value),
+            Some(Err(error)) => Err(error.clone()),
+            None => Err(file.unsettled()),
+        }
+    }
+}
+
+impl FileState {
+    /// What `read` finds in the file, if that is still in this state afterwards: whatever is kept for later must have
+    /// passed through here.
+    ///
+    /// # Errors
+    /// Those of `read`; [`StoreError::Unsettled`].
+    pub(crate) fn settled<T>(&self, read: impl FnOnce() -> Result<T, StoreError>) -> Result<T, StoreError> {
+        let found = read();
+        if self.is_unchanged() { found } else { Err(self.unsettled()) }
+    }
+
+    fn unsettled(&self) -> StoreError {
+        StoreError::Unsettled {
+            path: self.path.clone(),
+        }
+    }
+
+    /// The file in the hands of the C library, for what is not decoded here.
+    pub(crate) fn library(&self) -> Result<&LibraryFile, StoreError> {
+        self.library
+            .get_or_init(|| LibraryFile::open(&self.path))
+            .as_ref()
+            .map_err(|error| StoreError::Damaged {
+                path: self.path.clone(),
+                error: error.clone(),
+            })
+    }
+
+    /// Whether the file is still in this state. One that was deleted, or replaced by another, is: whoever did that changed the
+    /// time of its inode, but no byte.
+    pub(crate) fn is_unchanged(&self) -> bool {
+        let Ok(now) = self.source.identity() else {
+            return false;
+        };
+        now == self.identity
+            || now.link_count == 0
+                && (now.len_bytes, now.mtime_ns) == (self.identity.len_bytes, self.identity.mtime_ns)
+    }
+}
+
+/// Where the raw data of a dataset path is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct RawPlace {
+    raw_data: Address,
+    hash_table: Option<Address>,
+}
+
+#[derive(Debug, Clone)]
+struct ByObjects;
+
+impl Weighter<VersionIndex, Arc<VersionTree>> for ByObjects {
+    fn weight(&self, _key: &VersionIndex, tree: &Arc<VersionTree>) -> u64 {
+        tree.len() as u64 + 1
+    }
+}
+
+/// One state of a versioned file.
+#[derive(Debug)]
+pub struct Snapshot {
+    pub(crate) file: Arc<FileState>,
+    history: History,
+    raw_places: BTreeMap<Arc<[u8]>, RawPlace>,
+    /// Epochs of raw data that were valid in the state before and still are.
+    epochs: Mutex<HashMap<Arc<[u8]>, u64>>,
+    raw_data: Mutex<HashMap<Arc<[u8]>, Arc<RawData>>>,
+    trees: Cache<VersionIndex, Arc<VersionTree>, ByObjects>,
+    sharing: Kept<Sharing>,
+    datasets: Cache<ClassId, Arc<Dataset>>,
+}
+
+impl Snapshot {
+    /// Reads the history and the places of raw data of the file at `path` as it is now.
+    ///
+    /// # Errors
+    /// Whatever keeps it from being mounted.
+    pub(crate) fn read(path: &Path) -> Result<Self, StoreError> {
+        let open_error = |error: std::io::Error| StoreError::Open {
+            path: path.to_owned(),
+            error: Arc::new(error),
+        };
+        let source = Arc::new(LocalFile::open(path).map_err(open_error)?);
+        if !source.metadata().map_err(open_error)?.is_file() {
+            return Err(StoreError::NotAFile { path: path.to_owned() });
+        }
+        let damaged = |error| match error {
+            H5Error::NotHdf5 => StoreError::NotHdf5 { path: path.to_owned() },
+            error => StoreError::Damaged {
+                path: path.to_owned(),
+                error,
+            },
+        };
+        let identity = source.identity().map_err(|error| damaged(error.into()))?;
+        let h5 = H5File::open(source.clone()).map_err(damaged)?;
+        let reader = h5.reader();
+        let not_versioned = || StoreError::NotVersioned { path: path.to_owned() };
+        let data = group_in(&reader, h5.root(), b"_version_data")
+            .map_err(damaged)?
+            .ok_or_else(not_versioned)?;
+        let versions = group_in(&reader, data, b"versions")
+            .map_err(damaged)?
+            .ok_or_else(not_versioned)?;
+        let history = History::read(&h5, versions).map_err(damaged)?;
+        let raw_places = find_raw_data(&reader, data).map_err(damaged)?;
+        Ok(Self {
+            file: Arc::new(FileState {
+                path: path.to_owned(),
+                source,
+                h5,
+                identity,
+                library: OnceLock::new(),
+            }),
+            history,
+            raw_places,
+            epochs: Mutex::default(),
+            raw_data: Mutex::default(),
+            trees: Cache::with_weighter(1024, KEPT_TREE_OBJECTS, ByObjects),
+            sharing: Kept::default(),
+            datasets: Cache::new(KEPT_DATASETS),
+        })
+    }
+
+    /// Whether this state only adds versions to `old`: whatever was read of the old versions still holds.
+    ///
+    /// What deletes versions or rewrites their datasets gives those datasets new raw data.
+    pub(crate) fn extends(&self, old: &Self) -> bool {
+        let same_file = |a: &Identity, b: &Identity| (a.device, a.inode) == (b.device, b.inode);
+        same_file(&self.file.identity, &old.file.identity)
+            && old.history.iter().all(|(_, version)| {
+                self.history.by_key(&version.key).is_some_and(|index| {
+                    let now = self.history.version(index);
+                    let parent = |history: &History, index: Option<VersionIndex>| {
+                        index.map(|index| history.version(index).key.clone())
+                    };
+                    now.group == version.group
+                        && now.shown_name == version.shown_name
+                        && parent(&self.history, now.parent) == parent(&old.history, version.parent)
+                })
+            })
+            && old
+                .raw_places
+                .iter()
+                .all(|(path, place)| self.raw_places.get(path) == Some(place))
+    }
+
+    /// Takes over from `old`, which it [`extends`](Self::extends), what needs not be read again.
+    pub(crate) fn inherit(&self, old: &Self) {
+        let mut epochs = old.epochs.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        for (path, raw_data) in old.raw_data.lock().unwrap_or_else(PoisonError::into_inner).iter() {
+            epochs.insert(path.clone(), raw_data.epoch);
+        }
+        *self.epochs.lock().unwrap_or_else(PoisonError::into_inner) = epochs;
+        if let Some(Ok(sharing)) = old.sharing.value.get() {
+            let old_index = |index| old.history.by_key(&self.history.version(index).key);
+            let extended = Sharing::extended(sharing, &self.file.h5, &self.history, old_index);
+            // Whoever asks again reads it anew where the file has changed meanwhile.
+            let _ = self.sharing.get_or_read(&self.file, || Ok(extended));
+        }
+    }
+
+    /// The versions.
+    #[must_use]
+    pub fn history(&self) -> &History {
+        &self.history
+    }
+
+    /// Which state of the file this is.
+    #[must_use]
+    pub fn identity(&self) -> Identity {
+        self.file.identity
+    }
+
+    /// Which versions of each dataset are the same. The first call reads the metadata of all versions.
+    ///
+    /// # Errors
+    /// [`StoreError::Unsettled`].
+    pub fn sharing(&self) -> Result<&Sharing, StoreError> {
+        self.sharing
+            .get_or_read(&self.file, || Ok(Sharing::read(&self.file.h5, &self.history)))
+    }
+
+    /// What a version contains.
+    ///
+    /// # Errors
+    /// Damage of the version's group.
+    pub fn tree(&self, version: VersionIndex) -> Result<Arc<VersionTree>, StoreError> {
+        self.trees.get_or_insert_with(&version, || {
+            let found = self.history.version(version);
+            self.file
+                .settled(|| VersionTree::read(&self.file.h5.reader(), &found.key.name, found.group).map(Arc::new))
+        })
+    }
+
+    /// The dataset at `path` of a version.
+    ///
+    /// # Errors
+    /// Damage of its header, or of its mappings.
+    pub(crate) fn dataset(
+        self: &Arc<Self>,
+        shared: &Arc<Shared>,
+        version: VersionIndex,
+        path: &[u8],
+    ) -> Result<Arc<Dataset>, StoreError> {
+        let tree = self.tree(version)?;
+        let child = self.child(&tree, version, path)?;
+        if let ChildKind::Dataset(Err(error)) | ChildKind::Unreadable(error) = &child.kind {
+            return Err(self.object_error(version, path, error.clone()));
+        }
+        let open = || {
+            self.file
+                .settled(|| Dataset::open(self, shared, version, child).map(Arc::new))
+        };
+        match self.sharing()?.class_of(version, path) {
+            Some(class) => self.datasets.get_or_insert_with(&class, open),
+            None => open(),
+        }
+    }
+
+    /// The attributes of the object at `path` of a version; of the version's own group where `path` is empty. Those of the format
+    /// itself are left out.
+    ///
+    /// # Errors
+    /// Damage of its header.
+    pub fn attributes(&self, version: VersionIndex, path: &[u8]) -> Result<Vec<AttributeText>, StoreError> {
+        let (address, is_own): (Address, fn(&[u8]) -> bool) = if path.is_empty() {
+            (self.history.version(version).group, attributes::is_version_bookkeeping)
+        } else {
+            let tree = self.tree(version)?;
+            let child = self.child(&tree, version, path)?;
+            match child.kind {
+                ChildKind::Group => (child.header, |_| false),
+                _ => (child.header, attributes::is_bookkeeping),
+            }
+        };
+        let mut found = attributes::read_attributes(&self.file.h5.reader(), address)
+            .map_err(|error| self.object_error(version, path, error))?;
+        found.retain(|attribute| !is_own(&attribute.name));
+        Ok(found)
+    }
+
+    /// The version's timestamp as the file has it.
+    ///
+    /// # Errors
+    /// Damage of the version's group.
+    pub fn timestamp_text(&self, version: VersionIndex) -> Result<Option<Vec<u8>>, StoreError> {
+        let found = attributes::read_attributes(&self.file.h5.reader(), self.history.version(version).group)
+            .map_err(|error| self.object_error(version, b"", error))?;
+        Ok(found
+            .into_iter()
+            .find(|attribute| attribute.name == b"timestamp")
+            .and_then(|attribute| attribute.value.ok()))
+    }
+
+    /// The raw data of the dataset at `path`; `None` where the file has none.
+    pub(crate) fn raw_data(&self, version: VersionIndex, path: &Arc<[u8]>) -> Result<Option<Arc<RawData>>, StoreError> {
+        let Some(place) = self.raw_places.get(path) else {
+            return Ok(None);
+        };
+        let mut opened = self.raw_data.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(raw_data) = opened.get(path) {
+            return Ok(Some(raw_data.clone()));
+        }
+        let epoch = *self
+            .epochs
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .entry(path.clone())
+            .or_insert_with(new_epoch);
+        let version = &self.history.version(version).key.name;
+        let raw_data = self
+            .file
+            .settled(|| RawData::open(&self.file, version, path, place.raw_data, epoch))
+            .map(Arc::new)?;
+        opened.insert(path.clone(), raw_data.clone());
+        Ok(Some(raw_data))
+    }
+
+    fn child<'t>(&self, tree: &'t VersionTree, version: VersionIndex, path: &[u8]) -> Result<&'t Child, StoreError> {
+        tree.child(path).ok_or_else(|| StoreError::Inconsistent {
+            version: self.history.version(version).key.name.to_vec(),
+            dataset: path.to_vec(),
+            what: "it is not in that version",
+        })
+    }
+
+    fn object_error(&self, version: VersionIndex, path: &[u8], error: H5Error) -> StoreError {
+        StoreError::Object {
+            version: self.history.version(version).key.name.to_vec(),
+            object: path.to_vec(),
+            error,
+        }
+    }
+}
+
+/// The group `name` in `group`; `None` where there is none.
+fn group_in(reader: &MetaReader, group: Address, name: &[u8]) -> Result<Option<Address>, H5Error> {
+    let Some(link) = h5::find_link(reader, group, name)? else {
+        return Ok(None);
+    };
+    let LinkTarget::Hard(address) = link.target else {
+        return Ok(None);
+    };
+    let header = ObjectHeader::read(reader, address)?;
+    Ok((header.kind() == ObjectKind::Group).then_some(address))
+}
+
+/// Every `PATH/raw_data` below `/_version_data`, but for `versions`.
+fn find_raw_data(reader: &MetaReader, data: Address) -> Result<BTreeMap<Arc<[u8]>, RawPlace>, H5Error> {
+    let mut places = BTreeMap::new();
+    let mut left = reader.len_bytes() / 16;
+    let mut pending: Vec<(Vec<u8>, Address, usize)> = vec![(Vec::new(), data, 0)];
+    while let Some((path, group, depth)) = pending.pop() {
+        let links = match h5::links(reader, group) {
+            Ok(links) => links,
+            Err(error) if path.is_empty() => return Err(error),
+            // Whoever asks for a dataset below it is told that it has no raw data.
+            Err(error) => {
+                log::error!("/_version_data/{}: {error}", path.escape_ascii());
+                continue;
+            }
+        };
+        let hard = |wanted: &[u8]| {
+            links.iter().find_map(|link| match link.target {
+                LinkTarget::Hard(address) if link.name == wanted => Some(address),
+                _ => None,
+            })
+        };
+        if let Some(raw_data) = hard(b"raw_data").filter(|_| !path.is_empty()) {
+            let hash_table = hard(b"hash_table");
+            places.insert(Arc::from(path.as_slice()), RawPlace { raw_data, hash_table });
+        }
+        for link in &links {
+            let LinkTarget::Hard(address) = link.target else {
+                continue;
+            };
+            if path.is_empty() && link.name == b"versions" {
+                continue;
+            }
+            left = left.checked_sub(1).ok_or(H5Error::Damaged {
+                structure: "group",
+                address: group,
+                what: "more links than the file can hold",
+            })?;
+            let is_group = ObjectHeader::read(reader, address).is_ok_and(|header| header.kind() == ObjectKind::Group);
+            if is_group && depth < MAX_DEPTH {
+                let mut child = path.clone();
+                if !child.is_empty() {
+                    child.push(b'/');
+                }
+                child.extend_from_slice(&link.name);
+                pending.push((child, address, depth + 1));
+            }
+        }
+    }
+    Ok(places)
+}

@@ -1,0 +1,282 @@
+//! What one version contains: its groups and datasets, each with a signature by which two versions of a dataset are told
+//! apart without reading data.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use sha2::{Digest, Sha256};
+
+use super::attributes::{HeapValues, is_bookkeeping};
+use super::{StoreError, names};
+use crate::h5::{
+    self, Address, Attribute, DatasetHeader, H5Error, Layout, LinkTarget, MetaReader, ObjectHeader, ObjectKind,
+};
+use crate::store::json;
+
+/// Deeper groups than any tool can walk are taken as damage.
+const MAX_DEPTH: usize = 512;
+
+/// The bytes of the file that one link needs at the very least, which bounds how many a file can hold.
+const LEAST_LINK_BYTES: u64 = 16;
+
+/// A group or dataset below a version. Paths are HDF5 names joined by `/`, without one at the beginning; the version's own
+/// group is the empty path.
+#[derive(Debug, Clone)]
+pub struct Child {
+    /// Its name as a path carries it.
+    pub shown_name: Vec<u8>,
+    /// Its path below the version.
+    pub path: Arc<[u8]>,
+    /// Its object header.
+    pub header: Address,
+    /// Group or dataset.
+    pub kind: ChildKind,
+}
+
+/// What a child is.
+#[derive(Debug, Clone)]
+pub enum ChildKind {
+    /// A group.
+    Group,
+    /// A dataset, with what it is told apart by; an error where its header is damaged.
+    Dataset(Result<Signature, H5Error>),
+    /// An object whose header cannot be read.
+    Unreadable(H5Error),
+}
+
+/// All that one version contains.
+#[derive(Debug, Default)]
+pub struct VersionTree {
+    /// Children of each group, in the byte order of their names.
+    groups: BTreeMap<Arc<[u8]>, Vec<Child>>,
+}
+
+/// What a dataset of a version is, short of its mappings: two datasets are the same when their signatures are equal and
+/// their mapping blocks hold the same bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Signature {
+    /// Of type, shape, fill value, attributes and the kind of layout.
+    pub described: [u8; 16],
+    /// Where the mappings are.
+    pub mapping: Option<MappingPlace>,
+}
+
+/// Where a dataset's mapping block is, with what is read of it cheaply.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct MappingPlace {
+    /// Heap collection.
+    pub heap: Address,
+    /// Object in it.
+    pub index: u32,
+    /// Length of the block in bytes.
+    pub len_bytes: u64,
+    /// The checksum that the block ends with.
+    pub checksum: u32,
+}
+
+impl VersionTree {
+    /// Walks the version's group at `group`. Damage of a single object stays with it.
+    ///
+    /// # Errors
+    /// Where the version's own group cannot be listed, or the groups nest without end.
+    pub fn read(reader: &MetaReader, version: &[u8], group: Address) -> Result<Self, StoreError> {
+        let damaged = |object: &[u8], error| StoreError::Object {
+            version: version.to_vec(),
+            object: object.to_vec(),
+            error,
+        };
+        let root: Arc<[u8]> = Arc::from(&b""[..]);
+        let mut left = reader.len_bytes() / LEAST_LINK_BYTES;
+        let mut tree = Self::default();
+        let mut pending = vec![(root, group, vec![group])];
+        while let Some((path, address, line)) = pending.pop() {
+            let children = match read_children(reader, &path, address, &mut left) {
+                Ok(children) => children,
+                Err(error) if path.is_empty() => return Err(damaged(&path, error)),
+                Err(error) => {
+                    tree.mark_unreadable(&path, &error);
+                    continue;
+                }
+            };
+            for child in &children {
+                if matches!(child.kind, ChildKind::Group) {
+                    // A group that holds itself would be a path without end.
+                    if line.contains(&child.header) || line.len() >= MAX_DEPTH {
+                        let error = H5Error::Damaged {
+                            structure: "group",
+                            address: child.header,
+                            what: "it contains itself, or is nested too deeply",
+                        };
+                        return Err(damaged(&child.path, error));
+                    }
+                    let mut line = line.clone();
+                    line.push(child.header);
+                    pending.push((child.path.clone(), child.header, line));
+                }
+            }
+            tree.groups.insert(path, children);
+        }
+        Ok(tree)
+    }
+
+    /// The children of the group at `path`, in the byte order of their names; `None` where there is no such group.
+    #[must_use]
+    pub fn children(&self, path: &[u8]) -> Option<&[Child]> {
+        self.groups.get(path).map(Vec::as_slice)
+    }
+
+    /// The object at `path`, which is not the version's own group.
+    #[must_use]
+    pub fn child(&self, path: &[u8]) -> Option<&Child> {
+        let parent = match path.iter().rposition(|&byte| byte == b'/') {
+            Some(slash) => &path[..slash],
+            None => &b""[..],
+        };
+        self.children(parent)?.iter().find(|child| &*child.path == path)
+    }
+
+    /// All datasets whose header is readable.
+    pub fn datasets(&self) -> impl Iterator<Item = (&Child, Signature)> {
+        self.groups
+            .values()
+            .flatten()
+            .filter_map(|child| match child.kind {
+                ChildKind::Dataset(Ok(signature)) => Some((child, signature)),
+                _ => None,
+            })
+    }
+
+    /// How many objects it has.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.groups.values().map(Vec::len).sum()
+    }
+
+    /// Whether the version holds nothing.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    fn mark_unreadable(&mut self, path: &[u8], error: &H5Error) {
+        if let Some(child) = self
+            .groups
+            .values_mut()
+            .flatten()
+            .find(|child| &*child.path == path)
+        {
+            child.kind = ChildKind::Unreadable(error.clone());
+        }
+    }
+}
+
+fn read_children(reader: &MetaReader, path: &[u8], group: Address, left: &mut u64) -> Result<Vec<Child>, H5Error> {
+    // Soft and external links are not made by the format's library, and would lead out of the version.
+    let links: Vec<(Vec<u8>, Address)> = h5::links(reader, group)?
+        .into_iter()
+        .filter_map(|link| match link.target {
+            LinkTarget::Hard(address) => Some((link.name, address)),
+            _ => None,
+        })
+        .collect();
+    *left = left.checked_sub(links.len() as u64).ok_or(H5Error::Damaged {
+        structure: "group",
+        address: group,
+        what: "more links than the file can hold",
+    })?;
+    let shown = names::shown_names(links.iter().map(|(name, _)| name.as_slice()));
+    Ok(links
+        .into_iter()
+        .zip(shown)
+        .map(|((name, header), shown_name)| {
+            let mut child_path = path.to_vec();
+            if !path.is_empty() {
+                child_path.push(b'/');
+            }
+            child_path.extend_from_slice(&name);
+            Child {
+                shown_name,
+                path: child_path.into(),
+                header,
+                kind: read_kind(reader, header),
+            }
+        })
+        .collect())
+}
+
+fn read_kind(reader: &MetaReader, address: Address) -> ChildKind {
+    match ObjectHeader::read(reader, address) {
+        Ok(header) => match header.kind() {
+            ObjectKind::Dataset => ChildKind::Dataset(read_signature(reader, &header)),
+            ObjectKind::Group => ChildKind::Group,
+            ObjectKind::NamedDatatype => ChildKind::Unreadable(H5Error::Unsupported {
+                structure: "object header",
+                address,
+                what: "a committed datatype among the datasets",
+            }),
+        },
+        Err(error) => ChildKind::Unreadable(error),
+    }
+}
+
+fn read_signature(reader: &MetaReader, header: &ObjectHeader) -> Result<Signature, H5Error> {
+    let dataset = DatasetHeader::read(reader, header)?;
+    let mut attributes = h5::attributes(reader, header)?;
+    attributes.retain(|attribute| !is_bookkeeping(&attribute.name));
+    attributes.sort_by(|a, b| a.name.cmp(&b.name));
+
+    let mut hash = Sha256::new();
+    add(&mut hash, &dataset.datatype_bytes);
+    add(&mut hash, format!("{:?}", dataset.dataspace.shape()).as_bytes());
+    add(&mut hash, dataset.fill_value.as_deref().unwrap_or_default());
+    for attribute in &attributes {
+        add_attribute(&mut hash, reader, attribute)?;
+    }
+    let mapping = match &dataset.layout {
+        Layout::Virtual { heap_address, heap_index } => {
+            add(&mut hash, b"virtual");
+            if heap_address.is_defined() {
+                let (len_bytes, checksum) = h5::block_digest(reader, *heap_address, *heap_index)?;
+                Some(MappingPlace {
+                    heap: *heap_address,
+                    index: *heap_index,
+                    len_bytes,
+                    checksum,
+                })
+            } else {
+                None
+            }
+        }
+        // Not a form that the library makes. Its bytes lie with the object, so it is the same only as itself.
+        _ => {
+            add(&mut hash, &header.address().0.to_le_bytes());
+            None
+        }
+    };
+    let digest = hash.finalize();
+    Ok(Signature {
+        described: *digest.first_chunk().expect("SHA-256 has 32 bytes"),
+        mapping,
+    })
+}
+
+fn add_attribute(hash: &mut Sha256, reader: &MetaReader, attribute: &Attribute) -> Result<(), H5Error> {
+    add(hash, &attribute.name);
+    add(hash, &attribute.datatype_bytes);
+    add(hash, format!("{:?}", attribute.dataspace).as_bytes());
+    if attribute.datatype.contains_pointers() {
+        // Two copies of the same text lie at different places.
+        let heap = HeapValues::new(reader);
+        let text = json::attribute_text(&attribute.datatype, &attribute.dataspace, &attribute.data, &heap)?;
+        add(hash, &text);
+    } else {
+        add(hash, &attribute.data);
+    }
+    Ok(())
+}
+
+/// Adds a part with its length, so that no two lists of parts hash alike.
+fn add(hash: &mut Sha256, part: &[u8]) {
+    hash.update((part.len() as u64).to_le_bytes());
+    hash.update(part);
+}
