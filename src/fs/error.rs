@@ -1,6 +1,10 @@
 //! From what went wrong to an errno: the only place that does so.
 
 use libc::c_int;
+use log::Level;
+
+use crate::h5::H5Error;
+use crate::store::StoreError;
 
 /// Why a request fails.
 #[derive(Debug, thiserror::Error)]
@@ -35,6 +39,12 @@ pub enum FsError {
     /// Nothing there to seek to.
     #[error("no data at or behind the offset")]
     NoSuchOffset,
+    /// The operating system refused.
+    #[error("{0}")]
+    Io(std::io::Error),
+    /// Something is wrong with the versioned file.
+    #[error(transparent)]
+    Store(#[from] StoreError),
 }
 
 impl FsError {
@@ -52,6 +62,49 @@ impl FsError {
             Self::NotSupported => libc::ENOTSUP,
             Self::Invalid => libc::EINVAL,
             Self::NoSuchOffset => libc::ENXIO,
+            Self::Io(error) => error.raw_os_error().unwrap_or(libc::EIO),
+            Self::Store(error) => match error {
+                StoreError::VersionGone { .. } => libc::ESTALE,
+                StoreError::Open { error, .. } => error.raw_os_error().unwrap_or(libc::EIO),
+                StoreError::Filter { .. }
+                | StoreError::Object {
+                    error: H5Error::Unsupported { .. },
+                    ..
+                }
+                | StoreError::RawData {
+                    error: H5Error::Unsupported { .. },
+                    ..
+                }
+                | StoreError::Attribute {
+                    error: H5Error::Unsupported { .. },
+                    ..
+                } => libc::EOPNOTSUPP,
+                StoreError::NotAFile { .. }
+                | StoreError::Busy { .. }
+                | StoreError::NotHdf5 { .. }
+                | StoreError::NotVersioned { .. }
+                | StoreError::Damaged { .. }
+                | StoreError::Object { .. }
+                | StoreError::RawData { .. }
+                | StoreError::Inconsistent { .. }
+                | StoreError::ChunkMissing { .. }
+                | StoreError::ChunkLength { .. }
+                | StoreError::ChunkRead { .. }
+                | StoreError::ChunkDecode { .. }
+                | StoreError::Value { .. }
+                | StoreError::Attribute { .. }
+                | StoreError::Unsettled { .. } => libc::EIO,
+            },
+        }
+    }
+
+    /// How loudly it is logged: what only the log can explain is an error there, what the caller asked for is not.
+    #[must_use]
+    pub fn log_level(&self) -> Level {
+        match self {
+            Self::Store(StoreError::VersionGone { .. }) => Level::Info,
+            Self::Io(_) | Self::Store(_) => Level::Error,
+            _ => Level::Debug,
         }
     }
 }

@@ -4,15 +4,16 @@ use std::sync::Arc;
 
 use quick_cache::sync::Cache;
 
-use super::StoreError;
+use super::attributes::HeapValues;
 use super::cache::ChunkCache;
 use super::chunked::Chunked;
 use super::history::{VersionIndex, VersionKey};
 use super::rendered::Rendered;
 use super::snapshot::{FileState, Snapshot};
 use super::tree::Child;
+use super::{StoreError, json};
 use crate::h5::{
-    self, ChunkMap, DatasetHeader, Datatype, Filter, H5Error, Layout, MappingForm, MetaReader, ObjectHeader,
+    self, ChunkMap, Dataspace, DatasetHeader, Datatype, Filter, H5Error, Layout, MappingForm, MetaReader, ObjectHeader,
 };
 
 /// Lengths of rendered parts that are kept.
@@ -166,6 +167,23 @@ impl Dataset {
     #[must_use]
     pub fn datatype(&self) -> &Datatype {
         &self.header.datatype
+    }
+
+    /// The fill value as an attribute would show it.
+    ///
+    /// # Errors
+    /// Damage of a variable-length fill value.
+    pub fn fill_value_text(&self) -> Result<Vec<u8>, StoreError> {
+        let zeros = vec![0; self.header.datatype.size];
+        let fill = self.header.fill_value.as_deref().unwrap_or(&zeros);
+        let reader = self.file.h5.reader();
+        json::attribute_text(&self.header.datatype, &Dataspace::Scalar, fill, &HeapValues::new(&reader)).map_err(|error| {
+            StoreError::Object {
+                version: self.version.name.to_vec(),
+                object: self.path.to_vec(),
+                error,
+            }
+        })
     }
 
     /// Length of its file in bytes. Text has to be read for that the first time.

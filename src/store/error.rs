@@ -147,6 +147,14 @@ pub enum StoreError {
         /// What went wrong.
         error: H5Error,
     },
+    /// An attribute's value is damaged or of a type that is not supported.
+    #[error("attribute {}: {error}", name.escape_ascii())]
+    Attribute {
+        /// The attribute's name.
+        name: Vec<u8>,
+        /// What is wrong.
+        error: H5Error,
+    },
     /// Another program went on writing for too long.
     #[error("{} keeps changing, and what was asked for could not be read in a settled state", path.display())]
     Unsettled {

@@ -21,7 +21,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use arc_swap::ArcSwap;
 
 use super::dataset::{Dataset, Shared};
-use super::history::VersionKey;
+use super::history::{VersionIndex, VersionKey};
 use super::snapshot::{FileState, Snapshot};
 use super::{StoreError, writers};
 use crate::source::{Identity, LocalFile};
@@ -160,8 +160,21 @@ impl VersionedFile {
     pub fn dataset(&self, version: &VersionKey, path: &[u8]) -> Result<Arc<Dataset>, StoreError> {
         self.ask(|snapshot| {
             let index = snapshot.history().by_key(version).ok_or_else(|| gone(version))?;
-            snapshot.dataset(&self.shared, index, path)
+            self.dataset_in(snapshot, index, path)
         })
+    }
+
+    /// The dataset at `path` of a version in one state of the file: to be called within [`VersionedFile::ask`].
+    ///
+    /// # Errors
+    /// Damage of the dataset's metadata.
+    pub fn dataset_in(
+        &self,
+        snapshot: &Arc<Snapshot>,
+        version: VersionIndex,
+        path: &[u8],
+    ) -> Result<Arc<Dataset>, StoreError> {
+        snapshot.dataset(&self.shared, version, path)
     }
 
     /// Whatever `ask` finds in an open dataset, in a state of the file that did not change meanwhile.

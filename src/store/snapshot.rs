@@ -267,6 +267,23 @@ impl Snapshot {
             .get_or_read(&self.file, || Ok(Sharing::read(&self.file.h5, &self.history)))
     }
 
+    /// The same, if it was read already.
+    #[must_use]
+    pub fn sharing_if_known(&self) -> Option<&Sharing> {
+        self.sharing.value.get()?.as_ref().ok()
+    }
+
+    /// Owner, group and permissions of the file.
+    ///
+    /// # Errors
+    /// What `fstat(2)` says.
+    pub fn metadata(&self) -> Result<std::fs::Metadata, StoreError> {
+        self.file.source.metadata().map_err(|error| StoreError::Open {
+            path: self.file.path.clone(),
+            error: Arc::new(error),
+        })
+    }
+
     /// What a version contains.
     ///
     /// # Errors

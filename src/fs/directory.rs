@@ -1,0 +1,214 @@
+//! Names: what a directory contains, what a name in it means, and where links lead.
+
+use std::sync::Arc;
+
+use super::inode::Node;
+use super::{ChildKind, FsError, Kind, Snapshot, VersionIndex, VersionKey, time, version_index};
+use crate::store::Child;
+
+const CURRENT: &[u8] = b"current";
+const VERSIONS: &[u8] = b"versions";
+const AT: &[u8] = b"at";
+
+/// What a directory contained when it was opened, in the order in which it is listed.
+#[derive(Debug)]
+pub(crate) struct Listing {
+    entries: Vec<(Vec<u8>, Node)>,
+}
+
+impl Listing {
+    /// The entries behind `offset`, each with the offset behind itself.
+    pub(crate) fn entries_behind(&self, offset: u64) -> impl Iterator<Item = (u64, &[u8], &Node)> {
+        let start = usize::try_from(offset).unwrap_or(usize::MAX).min(self.entries.len());
+        (start as u64 + 1..)
+            .zip(&self.entries[start..])
+            .map(|(next, (name, node))| (next, name.as_slice(), node))
+    }
+}
+
+/// Whether a node is a directory, a file or a link.
+pub(crate) fn kind(node: &Node) -> Kind {
+    match node {
+        Node::Root | Node::Versions | Node::At | Node::Group { .. } => Kind::Directory,
+        Node::Current { .. } | Node::Time(_) => Kind::Symlink,
+        Node::Dataset { .. } => Kind::File,
+    }
+}
+
+/// The node that `name` means in `directory`.
+pub(crate) fn find(snapshot: &Snapshot, directory: &Node, name: &[u8]) -> Result<Node, FsError> {
+    match directory {
+        Node::Root => match name {
+            VERSIONS => Ok(Node::Versions),
+            AT => Ok(Node::At),
+            _ => {
+                let steps = parse_current(name).ok_or(FsError::NotFound)?;
+                snapshot
+                    .history()
+                    .before_current(steps)
+                    .ok_or(FsError::NotFound)?;
+                Ok(Node::Current {
+                    steps,
+                    name: name.into(),
+                })
+            }
+        },
+        Node::Versions => {
+            let index = snapshot.history().by_shown_name(name).ok_or(FsError::NotFound)?;
+            Ok(version_directory(snapshot, index))
+        }
+        Node::At => {
+            version_at(snapshot, name)?;
+            Ok(Node::Time(name.into()))
+        }
+        Node::Group { version, path } => {
+            let index = version_index(snapshot, version)?;
+            let tree = snapshot.tree(index)?;
+            let children = tree.children(path).ok_or(FsError::NotFound)?;
+            let child = children
+                .iter()
+                .find(|child| child.shown_name == name)
+                .ok_or(FsError::NotFound)?;
+            child_node(snapshot, index, version, child)
+        }
+        Node::Dataset { .. } | Node::Current { .. } | Node::Time(_) => Err(FsError::NotADirectory),
+    }
+}
+
+/// Everything in `directory`, `.` and `..` first.
+pub(crate) fn list(snapshot: &Snapshot, directory: &Node) -> Result<Listing, FsError> {
+    let mut entries = vec![
+        (b".".to_vec(), directory.clone()),
+        (b"..".to_vec(), parent(directory)),
+    ];
+    match directory {
+        Node::Root => {
+            entries.push((AT.to_vec(), Node::At));
+            if snapshot.history().current().is_some() {
+                let current = Node::Current {
+                    steps: 0,
+                    name: CURRENT.into(),
+                };
+                entries.push((CURRENT.to_vec(), current));
+            }
+            entries.push((VERSIONS.to_vec(), Node::Versions));
+        }
+        Node::Versions => {
+            let versions = snapshot.history().iter();
+            entries.extend(versions.map(|(index, version)| {
+                (version.shown_name.clone(), version_directory(snapshot, index))
+            }));
+        }
+        Node::At => {
+            entries.extend(snapshot.history().times().map(|(instant, _)| {
+                let name = time::shown(instant).into_bytes();
+                (name.clone(), Node::Time(name.into()))
+            }));
+        }
+        Node::Group { version, path } => {
+            let index = version_index(snapshot, version)?;
+            let tree = snapshot.tree(index)?;
+            for child in tree.children(path).ok_or(FsError::Stale)? {
+                entries.push((child.shown_name.clone(), child_node(snapshot, index, version, child)?));
+            }
+        }
+        Node::Dataset { .. } | Node::Current { .. } | Node::Time(_) => return Err(FsError::NotADirectory),
+    }
+    Ok(Listing { entries })
+}
+
+/// Where a link leads, from the directory that holds it.
+pub(crate) fn link_target(snapshot: &Snapshot, node: &Node) -> Result<Vec<u8>, FsError> {
+    let target = |prefix: &[u8], index| [prefix, &snapshot.history().version(index).shown_name].concat();
+    match node {
+        Node::Current { steps, .. } => {
+            let index = snapshot
+                .history()
+                .before_current(*steps)
+                .ok_or(FsError::NotFound)?;
+            Ok(target(b"versions/", index))
+        }
+        Node::Time(name) => Ok(target(b"../versions/", version_at(snapshot, name)?)),
+        _ => Err(FsError::Invalid),
+    }
+}
+
+/// The directory of a version.
+pub(crate) fn version_directory(snapshot: &Snapshot, index: VersionIndex) -> Node {
+    Node::Group {
+        version: snapshot.history().version(index).key.clone(),
+        path: Arc::from(&b""[..]),
+    }
+}
+
+/// The version that a name in `at/` means.
+fn version_at(snapshot: &Snapshot, name: &[u8]) -> Result<VersionIndex, FsError> {
+    std::str::from_utf8(name)
+        .ok()
+        .and_then(time::parse_iso8601)
+        .and_then(|instant| snapshot.history().at_or_before(instant))
+        .ok_or(FsError::NotFound)
+}
+
+fn child_node(snapshot: &Snapshot, index: VersionIndex, version: &VersionKey, child: &Child) -> Result<Node, FsError> {
+    if matches!(child.kind, ChildKind::Group) {
+        return Ok(Node::Group {
+            version: version.clone(),
+            path: child.path.clone(),
+        });
+    }
+    let sharing = snapshot.sharing()?;
+    let origin = match sharing.class_of(index, &child.path) {
+        Some(class) => snapshot.history().version(sharing.class(class).origin).key.clone(),
+        // Damaged: shared with nothing.
+        None => version.clone(),
+    };
+    Ok(Node::Dataset {
+        origin,
+        path: child.path.clone(),
+    })
+}
+
+fn parent(directory: &Node) -> Node {
+    match directory {
+        Node::Group { path, .. } if path.is_empty() => Node::Versions,
+        Node::Group { version, path } => {
+            let end = path.iter().rposition(|&byte| byte == b'/').unwrap_or(0);
+            Node::Group {
+                version: version.clone(),
+                path: path[..end].into(),
+            }
+        }
+        _ => Node::Root,
+    }
+}
+
+/// `current` is 0 steps back, `current~N` is N.
+fn parse_current(name: &[u8]) -> Option<u64> {
+    let rest = name.strip_prefix(CURRENT)?;
+    if rest.is_empty() {
+        return Some(0);
+    }
+    let digits = rest.strip_prefix(b"~")?;
+    if digits.is_empty() || !digits.iter().all(u8::is_ascii_digit) {
+        return None;
+    }
+    // More steps than fit a number are more than there are versions.
+    Some(std::str::from_utf8(digits).ok()?.parse().unwrap_or(u64::MAX))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn steps_before_the_current_version() {
+        assert_eq!(parse_current(b"current"), Some(0));
+        assert_eq!(parse_current(b"current~1"), Some(1));
+        assert_eq!(parse_current(b"current~12"), Some(12));
+        assert_eq!(parse_current(b"current~99999999999999999999999"), Some(u64::MAX));
+        for name in [&b"current~"[..], b"current~x", b"current1", b"current~-1", b"curren", b"currents"] {
+            assert_eq!(parse_current(name), None);
+        }
+    }
+}

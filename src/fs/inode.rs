@@ -1,0 +1,201 @@
+//! Inodes: what a number stands for, and numbers that stay the same across mounts.
+
+use std::collections::HashMap;
+use std::sync::{Arc, PoisonError, RwLock};
+
+use sha2::{Digest, Sha256};
+
+use super::{FsError, Ino};
+use crate::store::VersionKey;
+
+/// What an inode stands for.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(crate) enum Node {
+    /// The mount point.
+    Root,
+    /// `versions/`.
+    Versions,
+    /// `at/`.
+    At,
+    /// `current~N`; `current` with 0.
+    Current {
+        /// How many parents back.
+        steps: u64,
+        /// The name that was looked up.
+        name: Arc<[u8]>,
+    },
+    /// A link in `at/`, by the name that was looked up.
+    Time(Arc<[u8]>),
+    /// A directory below `versions/`: a version where the path is empty, or a group.
+    Group {
+        /// The version.
+        version: VersionKey,
+        /// HDF5 names joined by `/`.
+        path: Arc<[u8]>,
+    },
+    /// A dataset, by the version in which its content first appeared: all versions that share the content share the inode.
+    Dataset {
+        /// The version of origin.
+        origin: VersionKey,
+        /// HDF5 names joined by `/`.
+        path: Arc<[u8]>,
+    },
+}
+
+impl Node {
+    /// The number that the node has unless another one came first: the beginning of the SHA-256 of what identifies it.
+    fn preferred_ino(&self) -> Ino {
+        let mut hash = Sha256::new();
+        let mut add = |part: &[u8]| {
+            hash.update((part.len() as u64).to_le_bytes());
+            hash.update(part);
+        };
+        match self {
+            Self::Root => return Ino::ROOT,
+            Self::Versions => add(b"versions"),
+            Self::At => add(b"at"),
+            Self::Current { name, .. } => {
+                add(b"current");
+                add(name);
+            }
+            Self::Time(name) => {
+                add(b"time");
+                add(name);
+            }
+            Self::Group { version, path } => {
+                add(b"group");
+                add(&version.name);
+                add(&version.timestamp_ns.to_le_bytes());
+                add(path);
+            }
+            Self::Dataset { origin, path } => {
+                add(b"dataset");
+                add(&origin.name);
+                add(&origin.timestamp_ns.to_le_bytes());
+                add(path);
+            }
+        }
+        let digest = hash.finalize();
+        let first = digest.first_chunk().expect("SHA-256 has 32 bytes");
+        // Signed 64-bit numbers are all that some archivers can store.
+        Ino(u64::from_le_bytes(*first) >> 1).after_reserved()
+    }
+}
+
+impl Ino {
+    /// 0 is no inode, and 1 is the root's.
+    fn after_reserved(self) -> Self {
+        Self(self.0.max(2))
+    }
+}
+
+/// The inodes that the kernel knows of, with how often it looked each up.
+#[derive(Debug)]
+pub(crate) struct InodeTable {
+    known: RwLock<HashMap<Ino, (Node, u64)>>,
+}
+
+impl InodeTable {
+    pub(crate) fn new() -> Self {
+        let root = HashMap::from([(Ino::ROOT, (Node::Root, 1))]);
+        Self {
+            known: RwLock::new(root),
+        }
+    }
+
+    /// What `ino` stands for.
+    pub(crate) fn node(&self, ino: Ino) -> Result<Node, FsError> {
+        let known = self.known.read().unwrap_or_else(PoisonError::into_inner);
+        known.get(&ino).map(|(node, _)| node.clone()).ok_or(FsError::Stale)
+    }
+
+    /// The number of a node, without a lookup of it.
+    pub(crate) fn ino(&self, node: &Node) -> Ino {
+        let known = self.known.read().unwrap_or_else(PoisonError::into_inner);
+        probe(&known, node)
+    }
+
+    /// The number of a node that the kernel is told of.
+    pub(crate) fn look_up(&self, node: &Node) -> Ino {
+        let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);
+        let ino = probe(&known, node);
+        known.entry(ino).or_insert_with(|| (node.clone(), 0)).1 += 1;
+        ino
+    }
+
+    /// The kernel drops `count` lookups.
+    pub(crate) fn forget(&self, ino: Ino, count: u64) {
+        let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);
+        if let Some((_, lookups)) = known.get_mut(&ino) {
+            *lookups = lookups.saturating_sub(count);
+            if *lookups == 0 && ino != Ino::ROOT {
+                known.remove(&ino);
+            }
+        }
+    }
+
+    /// Everything that the kernel knows.
+    pub(crate) fn known(&self) -> Vec<(Ino, Node)> {
+        let known = self.known.read().unwrap_or_else(PoisonError::into_inner);
+        known.iter().map(|(&ino, (node, _))| (ino, node.clone())).collect()
+    }
+}
+
+/// The first number from the preferred one on that is free or already the node's.
+fn probe(known: &HashMap<Ino, (Node, u64)>, node: &Node) -> Ino {
+    let mut ino = node.preferred_ino();
+    while known.get(&ino).is_some_and(|(other, _)| other != node) {
+        ino = Ino((ino.0 + 1) & (u64::MAX >> 1)).after_reserved();
+    }
+    ino
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn dataset(path: &str) -> Node {
+        Node::Dataset {
+            origin: VersionKey {
+                name: Arc::from(&b"r1"[..]),
+                timestamp_ns: 5,
+            },
+            path: Arc::from(path.as_bytes()),
+        }
+    }
+
+    #[test]
+    fn numbers_are_the_same_in_every_table() {
+        let (a, b) = (InodeTable::new(), InodeTable::new());
+        b.look_up(&dataset("y"));
+        assert_eq!(a.look_up(&dataset("x")), b.look_up(&dataset("x")));
+        assert_ne!(a.ino(&dataset("x")), a.ino(&dataset("y")));
+        assert_eq!(a.ino(&dataset("x")), Ino(0x6d5d_9a8c_dc0a_6e94), "the hash must not change between releases");
+    }
+
+    #[test]
+    fn a_number_is_known_until_every_lookup_is_dropped() {
+        let table = InodeTable::new();
+        let ino = table.look_up(&dataset("x"));
+        assert_eq!(table.look_up(&dataset("x")), ino);
+        table.forget(ino, 1);
+        assert_eq!(table.node(ino).unwrap(), dataset("x"));
+        table.forget(ino, 1);
+        assert!(matches!(table.node(ino), Err(FsError::Stale)));
+        table.forget(Ino::ROOT, 1);
+        assert_eq!(table.node(Ino::ROOT).unwrap(), Node::Root);
+    }
+
+    #[test]
+    fn a_taken_number_is_passed_over() {
+        let table = InodeTable::new();
+        let preferred = table.ino(&dataset("x"));
+        table
+            .known
+            .write()
+            .unwrap()
+            .insert(preferred, (dataset("collides"), 1));
+        assert_eq!(table.look_up(&dataset("x")), Ino(preferred.0 + 1));
+        assert_eq!(table.look_up(&dataset("x")), Ino(preferred.0 + 1));
+    }
+}

@@ -1,0 +1,159 @@
+//! What `stat` and `statfs` say, and what the kernel must forget of it when the file has changed.
+
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use super::inode::{InodeTable, Node};
+use super::{Attr, FsError, FsStat, Ino, Kind, Stale, VersionedFile, directory, version_index};
+use crate::store::{Snapshot, Version};
+
+/// What `stat` says of a node.
+pub(crate) fn of_node(
+    file: &VersionedFile,
+    snapshot: &Arc<Snapshot>,
+    node: &Node,
+    ino: Ino,
+) -> Result<Attr, FsError> {
+    let owner = snapshot.metadata()?;
+    let history = snapshot.history();
+    let kind = directory::kind(node);
+    let mut attr = Attr {
+        ino,
+        kind,
+        size_bytes: 0,
+        blocks: 0,
+        mtime: UNIX_EPOCH,
+        permissions: permissions(kind, owner.mode()),
+        // 1 on a directory tells tools that it does not count its subdirectories.
+        link_count: 1,
+        uid: owner.uid(),
+        gid: owner.gid(),
+    };
+    let newest = || history.current().map(|index| history.version(index));
+    match node {
+        Node::Root | Node::Versions | Node::At => attr.mtime = newest().map_or(UNIX_EPOCH, time_of),
+        Node::Current { .. } | Node::Time(_) => {
+            attr.size_bytes = directory::link_target(snapshot, node)?.len() as u64;
+            attr.mtime = newest().map_or(UNIX_EPOCH, time_of);
+        }
+        Node::Group { version, .. } => attr.mtime = time_of(history.version(version_index(snapshot, version)?)),
+        Node::Dataset { origin, path } => {
+            let origin = version_index(snapshot, origin)?;
+            let dataset = file.dataset_in(snapshot, origin, path)?;
+            attr.mtime = time_of(history.version(origin));
+            attr.size_bytes = dataset.len_bytes()?;
+            attr.blocks = dataset.stored_bytes()?.div_ceil(512);
+            let sharing = snapshot.sharing()?;
+            if let Some(class) = sharing.class_of(origin, path) {
+                attr.link_count = sharing.class(class).versions;
+            }
+        }
+    }
+    Ok(attr)
+}
+
+/// For a directory entry whose attributes could not be had, and must not be believed.
+pub(crate) fn unknown(ino: Ino, kind: Kind) -> Attr {
+    Attr {
+        ino,
+        kind,
+        size_bytes: 0,
+        blocks: 0,
+        mtime: UNIX_EPOCH,
+        permissions: 0,
+        link_count: 1,
+        uid: 0,
+        gid: 0,
+    }
+}
+
+/// Room on the file system that holds the file.
+pub(crate) fn of_file_system(path: &Path) -> Result<FsStat, FsError> {
+    let found = rustix::fs::statvfs(path).map_err(|error| FsError::Io(error.into()))?;
+    let small = |bytes: u64| u32::try_from(bytes).unwrap_or(u32::MAX);
+    Ok(FsStat {
+        blocks: found.f_blocks,
+        blocks_free: found.f_bfree,
+        blocks_available: found.f_bavail,
+        files: found.f_files,
+        files_free: found.f_ffree,
+        block_bytes: small(found.f_bsize),
+        fragment_bytes: small(found.f_frsize),
+        name_max: small(found.f_namemax),
+    })
+}
+
+/// What the kernel has to forget when the file's state goes from `old` to `new`.
+///
+/// Where versions were only added, link counts of what they share have grown. Otherwise nothing that was told of the old state
+/// is sure to hold: all names below versions and all content are dropped.
+pub(crate) fn stale(inodes: &InodeTable, old: &Arc<Snapshot>, new: &Arc<Snapshot>, extends: bool) -> Vec<Stale> {
+    let versions = inodes.ino(&Node::Versions);
+    inodes
+        .known()
+        .into_iter()
+        .filter_map(|(ino, node)| match node {
+            Node::Dataset { origin, path } if extends => {
+                let links = |snapshot: &Snapshot| {
+                    let sharing = snapshot.sharing_if_known()?;
+                    let class = sharing.class_of(snapshot.history().by_key(&origin)?, &path)?;
+                    Some(sharing.class(class).versions)
+                };
+                (links(old) != links(new)).then_some(Stale::Attributes(ino))
+            }
+            Node::Dataset { .. } => Some(Stale::Content(ino)),
+            Node::Group { version, path } if !extends && path.is_empty() => {
+                let index = old.history().by_key(&version)?;
+                Some(Stale::Name {
+                    parent: versions,
+                    name: old.history().version(index).shown_name.clone(),
+                })
+            }
+            Node::Group { .. } if !extends => Some(Stale::Attributes(ino)),
+            _ => None,
+        })
+        .collect()
+}
+
+/// Read permission for whoever may read the file, and entry to directories with it.
+fn permissions(kind: Kind, file_mode: u32) -> u16 {
+    let readers = file_mode & 0o444;
+    let bits = match kind {
+        Kind::Directory => readers | readers >> 2,
+        Kind::File => readers,
+        Kind::Symlink => 0o777,
+    };
+    u16::try_from(bits).expect("nine bits")
+}
+
+fn time_of(version: &Version) -> SystemTime {
+    let Some(time) = version.timestamp else {
+        return UNIX_EPOCH;
+    };
+    let distance = Duration::new(time.timestamp().unsigned_abs(), 0);
+    let nanoseconds = Duration::from_nanos(u64::from(time.timestamp_subsec_nanos()));
+    let whole = if time.timestamp() < 0 {
+        UNIX_EPOCH.checked_sub(distance)
+    } else {
+        UNIX_EPOCH.checked_add(distance)
+    };
+    whole
+        .and_then(|whole| whole.checked_add(nanoseconds))
+        .unwrap_or(UNIX_EPOCH)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_permission_that_the_file_does_not_give() {
+        assert_eq!(permissions(Kind::File, 0o100_644), 0o444);
+        assert_eq!(permissions(Kind::Directory, 0o100_644), 0o555);
+        assert_eq!(permissions(Kind::File, 0o100_640), 0o440);
+        assert_eq!(permissions(Kind::Directory, 0o100_600), 0o500);
+        assert_eq!(permissions(Kind::Directory, 0o100_000), 0);
+    }
+}
