@@ -13,6 +13,17 @@ mod error;
 pub use datatype::{ByteOrder, Class, Datatype, EnumMember, Member, ReferenceKind};
 pub use error::H5Error;
 
+// Objects: groups, datasets, attributes.
+pub mod btree2;
+mod checksum;
+mod dataset;
+mod decoder;
+mod reader;
+
+pub use checksum::lookup3;
+pub use dataset::{ChunkIndexKind, DatasetHeader, Layout};
+pub use reader::{MetaBytes, MetaReader};
+
 /// A place in the file, in bytes from the superblock's base address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Address(pub u64);
