@@ -17,12 +17,18 @@ pub use error::H5Error;
 pub mod btree2;
 mod checksum;
 mod dataset;
+mod dataspace;
+mod datatype_message;
 mod decoder;
+mod object_header;
 mod reader;
+mod superblock;
 
 pub use checksum::lookup3;
 pub use dataset::{ChunkIndexKind, DatasetHeader, Layout};
+pub use object_header::{Message, ObjectHeader, ObjectKind};
 pub use reader::{MetaBytes, MetaReader};
+pub use superblock::H5File;
 
 /// A place in the file, in bytes from the superblock's base address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
