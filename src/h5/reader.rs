@@ -52,6 +52,12 @@ impl Deref for MetaBytes {
     }
 }
 
+impl From<Vec<u8>> for MetaBytes {
+    fn from(bytes: Vec<u8>) -> Self {
+        Self(Repr::Owned(bytes))
+    }
+}
+
 impl MetaReader {
     /// A reader of `source`, which is `file_len_bytes` long and whose address 0 is its byte `base_address`.
     #[must_use]
