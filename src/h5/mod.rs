@@ -13,6 +13,31 @@ mod error;
 pub use datatype::{ByteOrder, Class, Datatype, EnumMember, Member, ReferenceKind};
 pub use error::H5Error;
 
+// Objects: groups, datasets, attributes.
+mod attribute;
+pub mod btree2;
+mod checksum;
+mod dataset;
+mod dataspace;
+mod datatype_message;
+mod decoder;
+mod fractal_heap;
+mod group;
+mod layout_message;
+mod object_header;
+mod reader;
+mod superblock;
+mod symbol_table;
+
+pub use attribute::{Attribute, attribute_named, attributes};
+pub use checksum::lookup3;
+pub use dataset::DatasetHeader;
+pub use group::{Link, LinkTarget, find_link, find_path, links, links_of};
+pub use layout_message::{ChunkIndexKind, Layout};
+pub use object_header::{Message, ObjectHeader, ObjectKind};
+pub use reader::{MetaBytes, MetaReader};
+pub use superblock::H5File;
+
 /// A place in the file, in bytes from the superblock's base address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Address(pub u64);
