@@ -24,6 +24,9 @@ pub use checksum::lookup3;
 pub use dataset::{ChunkIndexKind, DatasetHeader, Layout};
 pub use reader::{MetaBytes, MetaReader};
 
+pub mod heap;
+pub mod mapping;
+
 /// A place in the file, in bytes from the superblock's base address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Address(pub u64);
