@@ -24,8 +24,13 @@ pub use checksum::lookup3;
 pub use dataset::{ChunkIndexKind, DatasetHeader, Layout};
 pub use reader::{MetaBytes, MetaReader};
 
+// Where the bytes of datasets are, and the C library for what is not decoded here.
+mod chunk_index;
 pub mod heap;
+pub mod library;
 pub mod mapping;
+
+pub use chunk_index::{ChunkTable, read_chunk_index};
 
 /// A place in the file, in bytes from the superblock's base address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
