@@ -168,11 +168,11 @@ impl BTree2 {
         };
         // Both factors are below 2^16 (records in a node) and 2^16 (bytes of a record), so this does not overflow.
         let records_bytes = node.records * self.record_bytes as u64;
-        let pointers_bytes = match height {
+        let all_pointers_bytes = match height {
             0 => 0,
             _ => (node.records + 1) * pointer_bytes,
         };
-        let used_bytes = NODE_OVERHEAD_BYTES + records_bytes + pointers_bytes;
+        let used_bytes = NODE_OVERHEAD_BYTES + records_bytes + all_pointers_bytes;
         let bytes = reader.read(node.address, used_bytes)?;
         let mut decoder = Decoder::new(&bytes, NODE, node.address);
         decoder.signature(if height == 0 { b"BTLF" } else { b"BTIN" })?;

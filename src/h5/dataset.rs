@@ -1,6 +1,11 @@
 //! What the header of a dataset says: element type, extent, fill value, filters, and where its bytes are.
 
-use super::{Address, Dataspace, Datatype, Filter};
+use super::decoder::Decoder;
+use super::object_header::{Message, ObjectHeader, message_type};
+use super::{Dataspace, Datatype, Filter, H5Error, Layout, MetaReader};
+
+/// The most steps that HDF5 allows (`H5Z_MAX_NFILTERS`).
+const MAX_FILTERS: u8 = 32;
 
 /// A dataset's header, decoded.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -19,75 +24,142 @@ pub struct DatasetHeader {
     pub layout: Layout,
 }
 
-/// Where a dataset's elements are (Specification IV.A.2.i, "Data Layout Message").
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Layout {
-    /// In the header itself.
-    Compact(Vec<u8>),
-    /// In one piece.
-    Contiguous {
-        /// First byte; undefined where nothing was written yet.
-        address: Address,
-        /// Length in bytes.
-        size_bytes: u64,
-    },
-    /// In chunks.
-    Chunked {
-        /// Elements of a chunk along each axis, as many as the dataspace has.
-        chunk_shape: Vec<u64>,
-        /// Bytes of an element, as the layout message says it: the product of this and the chunk shape is the length of a chunk
-        /// before the filters.
-        element_bytes: u64,
-        /// Version of the layout message, 1 to 5. From 5 on an index keeps stored sizes in 8 bytes, before that in as few as
-        /// the length of a chunk asks for and one more.
-        layout_version: u8,
-        /// Chunks that stick out of the extent were stored without the filters.
-        dont_filter_partial_edge_chunks: bool,
-        /// How the chunks are found.
-        index: ChunkIndexKind,
-    },
-    /// In other datasets, by a list of mappings in the global heap.
-    Virtual {
-        /// The heap collection; undefined where there is no mapping.
-        heap_address: Address,
-        /// The object in that collection.
-        heap_index: u32,
-    },
+impl DatasetHeader {
+    /// Decodes the messages of a dataset's header.
+    ///
+    /// # Errors
+    /// [`H5Error::Damaged`] where one is missing or not sound; [`H5Error::Unsupported`] for an unknown form, or elements that lie
+    /// in other files.
+    pub fn read(reader: &MetaReader, header: &ObjectHeader) -> Result<Self, H5Error> {
+        let message = |message_type, missing| {
+            header
+                .find(message_type)
+                .ok_or_else(|| header.damaged(missing))
+        };
+        let message_bytes = message(message_type::DATATYPE, "it has no type")?;
+        let datatype_bytes = message_bytes.resolve(reader)?;
+        let (datatype, used) = Datatype::decode(&datatype_bytes, message_bytes.address)?;
+        let extent = message(message_type::DATASPACE, "it has no extent")?;
+        let dataspace = Dataspace::decode(&extent.resolve(reader)?, extent.address)?;
+        if let Some(files) = header.find(message_type::EXTERNAL_FILES) {
+            let decoder = files.decoder("external file list message");
+            return Err(decoder.unsupported("the elements lie in other files"));
+        }
+        let layout = message(message_type::LAYOUT, "it has no layout")?;
+        let layout = Layout::decode(&layout, &datatype, &dataspace)?;
+        let filters = match header.find(message_type::FILTERS) {
+            Some(message) => decode_filters(&message.resolve(reader)?, &message)?,
+            None => Vec::new(),
+        };
+        let fill_value = match (
+            header.find(message_type::FILL_VALUE),
+            header.find(message_type::FILL_VALUE_OLD),
+        ) {
+            (Some(message), _) => decode_fill_value(&message.resolve(reader)?, &message)?,
+            (None, Some(message)) => decode_old_fill_value(&message.resolve(reader)?, &message)?,
+            (None, None) => None,
+        };
+        if fill_value
+            .as_ref()
+            .is_some_and(|value| value.len() != datatype.size)
+        {
+            return Err(header.damaged("its fill value is not of the size of an element"));
+        }
+        Ok(Self {
+            datatype,
+            datatype_bytes: datatype_bytes[..used].to_vec(),
+            dataspace,
+            fill_value,
+            filters,
+            layout,
+        })
+    }
 }
 
-/// The structure that finds the chunks. An undefined address means that no chunk was written yet.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum ChunkIndexKind {
-    /// A version 1 B-tree of type 1.
-    BTreeV1 {
-        /// Its root node.
-        address: Address,
-    },
-    /// The whole dataset is one chunk.
-    SingleChunk {
-        /// The chunk.
-        address: Address,
-        /// Where there are filters: its stored length in bytes, and its filter mask.
-        filtered: Option<(u64, u32)>,
-    },
-    /// All chunks, in C order of the grid, one behind the other; none is filtered.
-    Implicit {
-        /// The first chunk.
-        address: Address,
-    },
-    /// A fixed array.
-    FixedArray {
-        /// Its header.
-        address: Address,
-    },
-    /// An extensible array.
-    ExtensibleArray {
-        /// Its header.
-        address: Address,
-    },
-    /// A version 2 B-tree of type 10, or 11 where there are filters.
-    BTreeV2 {
-        /// Its header.
-        address: Address,
-    },
+/// Decodes a fill value message (Specification IV.A.2.f). `None` where it is undefined or the default.
+fn decode_fill_value(bytes: &[u8], message: &Message<'_>) -> Result<Option<Vec<u8>>, H5Error> {
+    let mut decoder = Decoder::new(bytes, "fill value message", message.address);
+    let has_value = match decoder.u8()? {
+        1 | 2 => {
+            decoder.skip(2)?; // When space is allocated, when the value is written.
+            decoder.u8()? != 0
+        }
+        3 => match decoder.u8()? & 0x30 {
+            0x30 => return Err(decoder.damaged("it is both defined and undefined")),
+            bits => bits == 0x20,
+        },
+        _ => return Err(decoder.unsupported("its version is not one of 1 to 3")),
+    };
+    if has_value {
+        sized_value(&mut decoder)
+    } else {
+        Ok(None)
+    }
+}
+
+/// Decodes a message of the kind before that one (Specification IV.A.2.e), which is nothing but the value.
+fn decode_old_fill_value(bytes: &[u8], message: &Message<'_>) -> Result<Option<Vec<u8>>, H5Error> {
+    sized_value(&mut Decoder::new(
+        bytes,
+        "old fill value message",
+        message.address,
+    ))
+}
+
+/// A value behind its length; without a length, or with one of -1, there is none.
+fn sized_value(decoder: &mut Decoder<'_>) -> Result<Option<Vec<u8>>, H5Error> {
+    match decoder.u32()? {
+        0 | u32::MAX => Ok(None),
+        len => {
+            let len = usize::try_from(len).unwrap_or(usize::MAX);
+            Ok(Some(decoder.take(len)?.to_vec()))
+        }
+    }
+}
+
+/// Decodes a filter pipeline message (Specification IV.A.2.l) of version 1 or 2.
+fn decode_filters(bytes: &[u8], message: &Message<'_>) -> Result<Vec<Filter>, H5Error> {
+    let mut decoder = Decoder::new(bytes, "filter pipeline message", message.address);
+    let version = decoder.u8()?;
+    let count = decoder.u8()?;
+    match version {
+        1 => decoder.skip(6)?,
+        2 => {}
+        _ => return Err(decoder.unsupported("its version is neither 1 nor 2")),
+    }
+    if count > MAX_FILTERS {
+        return Err(decoder.damaged("it has more than 32 steps"));
+    }
+    let mut filters = Vec::with_capacity(usize::from(count));
+    for _ in 0..count {
+        let id = decoder.u16()?;
+        // From version 2 on, the library's own filters have no name.
+        let name_len = match (version, id) {
+            (2, 0..=255) => 0,
+            _ => usize::from(decoder.u16()?),
+        };
+        let flags = decoder.u16()?;
+        let parameter_count = decoder.u16()?;
+        let stored_len = match version {
+            1 => name_len.next_multiple_of(8),
+            _ => name_len,
+        };
+        let name = decoder.take(stored_len)?;
+        let text = name.split(|&byte| byte == 0).next().unwrap_or_default();
+        let mut parameters = Vec::new();
+        for _ in 0..parameter_count {
+            parameters.push(decoder.u32()?);
+        }
+        // Padded to 8 bytes.
+        if version == 1 && parameter_count % 2 == 1 {
+            decoder.skip(4)?;
+        }
+        filters.push(Filter {
+            id,
+            flags,
+            name: (!text.is_empty()).then(|| String::from_utf8_lossy(text).into_owned()),
+            parameters,
+        });
+    }
+    Ok(filters)
 }

@@ -80,7 +80,7 @@ pub enum Class {
     },
     /// Bytes with a tag.
     Opaque {
-        /// What the writer calls them (h5py keeps NumPy types such as `NUMPY:datetime64[ns]` here).
+        /// What the writer calls them (h5py keeps `NumPy` types such as `NUMPY:datetime64[ns]` here).
         tag: Vec<u8>,
     },
     /// Named members at their places.

@@ -12,6 +12,14 @@ pub enum H5Error {
     /// The bytes could not be read.
     #[error(transparent)]
     Source(#[from] SourceError),
+    /// The file ends before the end that its superblock names.
+    #[error("the file is truncated: it should be {want_bytes} bytes long and is {got_bytes}")]
+    Truncated {
+        /// How long it should be at least.
+        want_bytes: u64,
+        /// How long it is.
+        got_bytes: u64,
+    },
     /// A structure is not what the format demands.
     #[error("damaged {structure} at byte {}: {what}", address.0)]
     Damaged {

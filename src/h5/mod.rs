@@ -14,15 +14,29 @@ pub use datatype::{ByteOrder, Class, Datatype, EnumMember, Member, ReferenceKind
 pub use error::H5Error;
 
 // Objects: groups, datasets, attributes.
+mod attribute;
 pub mod btree2;
 mod checksum;
 mod dataset;
+mod dataspace;
+mod datatype_message;
 mod decoder;
+mod fractal_heap;
+mod group;
+mod layout_message;
+mod object_header;
 mod reader;
+mod superblock;
+mod symbol_table;
 
+pub use attribute::{Attribute, attribute_named, attributes};
 pub use checksum::lookup3;
-pub use dataset::{ChunkIndexKind, DatasetHeader, Layout};
+pub use dataset::DatasetHeader;
+pub use group::{Link, LinkTarget, find_link, find_path, links, links_of};
+pub use layout_message::{ChunkIndexKind, Layout};
+pub use object_header::{Message, ObjectHeader, ObjectKind};
 pub use reader::{MetaBytes, MetaReader};
+pub use superblock::H5File;
 
 // Where the bytes of datasets are, and the C library for what is not decoded here.
 mod chunk_index;

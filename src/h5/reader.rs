@@ -52,6 +52,12 @@ impl Deref for MetaBytes {
     }
 }
 
+impl From<Vec<u8>> for MetaBytes {
+    fn from(bytes: Vec<u8>) -> Self {
+        Self(Repr::Owned(bytes))
+    }
+}
+
 impl MetaReader {
     /// A reader of `source`, which is `file_len_bytes` long and whose address 0 is its byte `base_address`.
     #[must_use]
@@ -143,6 +149,13 @@ impl MetaReader {
         self.read(address, len_bytes.min(self.file_len_bytes - offset))
     }
 
+    /// A budget of as many bytes as the file has.
+    pub(crate) fn budget(&self) -> Budget {
+        Budget {
+            left_bytes: self.len_bytes(),
+        }
+    }
+
     /// Block `number`, which reaches to the end of the file if it is the last one.
     fn block(&self, number: u64) -> Result<Arc<[u8]>, H5Error> {
         let mut blocks = self.blocks.borrow_mut();
@@ -172,6 +185,38 @@ impl MetaReader {
             want_bytes,
             file_len_bytes: self.file_len_bytes,
         })
+    }
+}
+
+/// Bounds what one walk over a structure may read and keep. The parts of a sound structure do not overlap, so together they are no
+/// larger than the file; in a file that was made to keep a reader busy they may be, by pointing to one place many times.
+#[derive(Debug)]
+pub(crate) struct Budget {
+    left_bytes: u64,
+}
+
+impl Budget {
+    /// Takes `len_bytes` for a part of a `structure` at `address`.
+    ///
+    /// # Errors
+    /// [`H5Error::Damaged`] where the file's length is used up.
+    pub(crate) fn spend(
+        &mut self,
+        len_bytes: u64,
+        structure: &'static str,
+        address: Address,
+    ) -> Result<(), H5Error> {
+        match self.left_bytes.checked_sub(len_bytes) {
+            Some(left_bytes) => {
+                self.left_bytes = left_bytes;
+                Ok(())
+            }
+            None => Err(H5Error::Damaged {
+                structure,
+                address,
+                what: "its parts overlap or form a circle",
+            }),
+        }
     }
 }
 
