@@ -1,9 +1,127 @@
-//! Commands, one file each.
+//! Commands, one file each: options are validated into a struct before any work, and every failure is one line on stderr.
 
+mod logging;
+mod mount;
+mod mount_options;
+mod size;
+mod umount;
+
+use std::ffi::{OsStr, OsString};
 use std::process::ExitCode;
 
-/// Runs the program.
+use clap::{Parser, Subcommand};
+
+/// Mount a versioned HDF5 file: every version a read-only directory, every dataset a file of raw bytes.
+#[derive(Debug, Parser)]
+#[command(version, max_term_width = 100, after_help = EXAMPLES)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  vh5fs mount data.h5 /mnt            mount in the background
+  ls /mnt/versions                    every version
+  ls /mnt/current/                    the current one
+  vh5fs umount /mnt                   unmount
+
+In /etc/fstab, or with mount -t fuse.vh5fs:
+  /data/data.h5  /mnt  fuse.vh5fs  ro,allow_other,cache_size=1G  0 0
+
+RUST_LOG=debug says more: on stderr with -f, else in the system's log.";
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Mount(mount::MountArgs),
+    Umount(umount::UmountArgs),
+}
+
+/// Runs the program: 0 done, 1 failed, 2 bad usage.
 #[must_use]
 pub fn run() -> ExitCode {
-    ExitCode::SUCCESS
+    let cli = Cli::parse_from(with_implied_mount(std::env::args_os().collect()));
+    let done = match cli.command {
+        Command::Mount(args) => mount::run(&args),
+        Command::Umount(args) => umount::run(&args),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("vh5fs: {}", one_line(&error));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// An error and its causes, as a single line.
+fn one_line(error: &anyhow::Error) -> String {
+    format!("{error:#}")
+        .split('\n')
+        .map(str::trim)
+        .collect::<Vec<_>>()
+        .join(" ")
+}
+
+/// mount(8) runs `vh5fs FILE DIR -o ...`, without the word `mount`, which is put in here unless another command's name is there.
+fn with_implied_mount(mut arguments: Vec<OsString>) -> Vec<OsString> {
+    const COMMANDS: [&str; 3] = ["mount", "umount", "help"];
+    const OWN_OPTIONS: [&str; 4] = ["-h", "--help", "-V", "--version"];
+    match arguments.get(1) {
+        None => {}
+        Some(first)
+            if COMMANDS
+                .iter()
+                .chain(&OWN_OPTIONS)
+                .any(|word| first == OsStr::new(word)) => {}
+        Some(_) if arguments.len() > 2 => arguments.insert(1, "mount".into()),
+        // A single word is no mount, but may be a mistyped command: clap says so best.
+        Some(_) => {}
+    }
+    arguments
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    fn implied(arguments: &[&str]) -> Vec<OsString> {
+        with_implied_mount(arguments.iter().map(OsString::from).collect())
+    }
+
+    #[test]
+    fn the_definition_is_sound() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn mount_may_be_left_out() {
+        let full = ["vh5fs", "mount", "a.h5", "/mnt", "-o", "ro"].map(OsString::from);
+        assert_eq!(implied(&["vh5fs", "a.h5", "/mnt", "-o", "ro"]), full);
+        assert_eq!(
+            implied(&["vh5fs", "mount", "a.h5", "/mnt", "-o", "ro"]),
+            full
+        );
+        assert_eq!(implied(&["vh5fs", "-o", "ro", "a.h5", "/mnt"])[1], "mount");
+    }
+
+    #[test]
+    fn other_commands_stay() {
+        assert_eq!(implied(&["vh5fs", "umount", "/mnt"])[1], "umount");
+        assert_eq!(implied(&["vh5fs", "--version"])[1], "--version");
+        assert_eq!(implied(&["vh5fs", "help", "mount"])[1], "help");
+        assert_eq!(
+            implied(&["vh5fs", "mout"]),
+            ["vh5fs", "mout"].map(OsString::from)
+        );
+        assert_eq!(implied(&["vh5fs"]), ["vh5fs"].map(OsString::from));
+    }
+
+    #[test]
+    fn an_error_with_causes_is_one_line() {
+        let error = anyhow::anyhow!("first\n  cause").context("what");
+        assert_eq!(one_line(&error), "what: first cause");
+    }
 }

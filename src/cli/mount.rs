@@ -1,0 +1,324 @@
+//! `vh5fs mount`
+
+use std::ffi::OsString;
+use std::fs::File;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, bail};
+use clap::Args;
+
+use super::mount_options::{MountOption, MountOptionList, parse_threads};
+use super::size::parse_size;
+use super::{logging, one_line};
+use crate::fs::{Vfs, VfsOptions};
+use crate::fuse::background::{self, Report};
+use crate::fuse::mount_point;
+use crate::fuse::session::{self, Ending, MountConfig};
+
+const DEFAULT_CACHE_BYTES: u64 = 256 << 20;
+
+/// Mount FILE on MOUNTPOINT; returns once the tree is usable
+#[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
+pub(super) struct MountArgs {
+    /// The versioned HDF5 file
+    file: PathBuf,
+    /// An existing directory
+    mountpoint: PathBuf,
+    /// Stay in the foreground; Ctrl-C or SIGTERM unmounts
+    #[arg(short, long)]
+    foreground: bool,
+    /// Never open FILE for writing
+    #[arg(long)]
+    read_only: bool,
+    /// Let other users enter; the kernel then checks permissions
+    #[arg(long)]
+    allow_other: bool,
+    /// Worker threads [default: one per core]
+    #[arg(long, value_name = "N", value_parser = parse_threads)]
+    threads: Option<usize>,
+    /// Decoded data to keep in memory, as in 256MiB, 64k, 1G or bytes [default: 256MiB]
+    #[arg(long, value_name = "SIZE", value_parser = parse_size)]
+    cache_size: Option<u64>,
+    /// Options as mount(8) has them: ro, allow_other, default_permissions, noexec, cache_size=SIZE, threads=N, and its own
+    #[arg(short = 'o', value_name = "OPT,...")]
+    options: Vec<MountOptionList>,
+    /// This process is the daemon, and reports to the one that started it
+    #[arg(long, hide = true)]
+    daemon: bool,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  vh5fs mount data.h5 /mnt
+  vh5fs mount -f --cache-size 1G data.h5 /mnt
+  mount -t fuse.vh5fs -o ro,allow_other data.h5 /mnt";
+
+/// What the arguments mean, checked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Plan {
+    file: PathBuf,
+    mount_point: PathBuf,
+    read_only: bool,
+    no_exec: bool,
+    allow_other: bool,
+    default_permissions: bool,
+    threads: usize,
+    cache_bytes: u64,
+}
+
+/// Mounts: here, or in a process of its own.
+///
+/// # Errors
+/// The mount did not come about.
+pub(super) fn run(args: &MountArgs) -> anyhow::Result<()> {
+    if args.daemon {
+        logging::to_syslog();
+        return run_daemon(args);
+    }
+    logging::to_stderr();
+    let plan = Plan::new(args)?;
+    if !args.foreground {
+        return Ok(background::start(plan.to_arguments())?);
+    }
+    leave(serve(&plan, || Ok(()))?)
+}
+
+fn run_daemon(args: &MountArgs) -> anyhow::Result<()> {
+    let report = Report::new().context("becoming a daemon")?;
+    match Plan::new(args).and_then(|plan| serve(&plan, || report.ready())) {
+        Ok(ending) => leave(ending),
+        Err(error) => {
+            report.failed(&one_line(&error));
+            // The line is told by the one who started us.
+            signal_hook::low_level::exit(1)
+        }
+    }
+}
+
+fn serve(plan: &Plan, ready: impl FnOnce() -> io::Result<()>) -> anyhow::Result<Ending> {
+    let vfs = Vfs::open(&plan.file, &plan.vfs_options())?;
+    Ok(session::serve(vfs, &plan.config(), ready)?)
+}
+
+fn leave(ending: Ending) -> anyhow::Result<()> {
+    match ending {
+        Ending::Closed => Ok(()),
+        // Not by way of `exit`, which tears down libraries that other threads are in.
+        Ending::InUse => {
+            log::logger().flush();
+            signal_hook::low_level::exit(0)
+        }
+    }
+}
+
+impl Plan {
+    fn new(args: &MountArgs) -> anyhow::Result<Self> {
+        let mut plan = Self {
+            file: absolute_file(&args.file)?,
+            mount_point: mount_point::prepare(&args.mountpoint)?,
+            read_only: false,
+            no_exec: false,
+            allow_other: args.allow_other,
+            default_permissions: false,
+            threads: default_threads(),
+            cache_bytes: DEFAULT_CACHE_BYTES,
+        };
+        for option in args.options.iter().flat_map(|list| &list.0) {
+            plan.apply(option);
+        }
+        plan.read_only |= args.read_only;
+        plan.threads = args.threads.unwrap_or(plan.threads);
+        plan.cache_bytes = args.cache_size.unwrap_or(plan.cache_bytes);
+        Ok(plan)
+    }
+
+    /// Of two that contradict each other the later counts, as with mount(8).
+    fn apply(&mut self, option: &MountOption) {
+        match *option {
+            MountOption::ReadOnly => self.read_only = true,
+            MountOption::ReadWrite => self.read_only = false,
+            MountOption::NoExec => self.no_exec = true,
+            MountOption::Exec => self.no_exec = false,
+            MountOption::AllowOther => self.allow_other = true,
+            MountOption::DefaultPermissions => self.default_permissions = true,
+            MountOption::CacheSize(bytes) => self.cache_bytes = bytes,
+            MountOption::Threads(threads) => self.threads = threads,
+            MountOption::Ignored => {}
+        }
+    }
+
+    fn vfs_options(&self) -> VfsOptions {
+        VfsOptions {
+            read_only: self.read_only,
+            cache_bytes: self.cache_bytes,
+            decode_threads: self.threads,
+        }
+    }
+
+    fn config(&self) -> MountConfig {
+        MountConfig {
+            file: self.file.clone(),
+            mount_point: self.mount_point.clone(),
+            read_only: self.read_only,
+            no_exec: self.no_exec,
+            allow_other: self.allow_other,
+            default_permissions: self.default_permissions,
+            decode_threads: self.threads,
+        }
+    }
+
+    /// The command line that means the same to the daemon.
+    fn to_arguments(&self) -> Vec<OsString> {
+        let mut options = vec![
+            format!("threads={}", self.threads),
+            format!("cache_size={}", self.cache_bytes),
+        ];
+        for (wanted, option) in [
+            (self.read_only, "ro"),
+            (self.no_exec, "noexec"),
+            (self.allow_other, "allow_other"),
+            (self.default_permissions, "default_permissions"),
+        ] {
+            if wanted {
+                options.push(option.into());
+            }
+        }
+        vec![
+            "mount".into(),
+            "--daemon".into(),
+            "-o".into(),
+            options.join(",").into(),
+            "--".into(),
+            self.file.clone().into(),
+            self.mount_point.clone().into(),
+        ]
+    }
+}
+
+fn default_threads() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
+}
+
+/// The file's absolute name, if it is one that can be read.
+fn absolute_file(path: &Path) -> anyhow::Result<PathBuf> {
+    // Looked at before it is opened: opening a pipe would wait for its other end.
+    let file = path.canonicalize().and_then(|absolute| {
+        let metadata = absolute.metadata()?;
+        if metadata.is_file() {
+            File::open(&absolute)?;
+        }
+        Ok((metadata, absolute))
+    });
+    match file {
+        Ok((metadata, absolute)) if metadata.is_file() => Ok(absolute),
+        Ok((metadata, _)) if metadata.is_dir() => {
+            bail!(
+                "{}: is a directory; give a versioned HDF5 file",
+                path.display()
+            )
+        }
+        Ok(_) => bail!(
+            "{}: not a regular file; give a versioned HDF5 file",
+            path.display()
+        ),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            bail!(
+                "{}: no such file; give a versioned HDF5 file",
+                path.display()
+            )
+        }
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+            bail!(
+                "{}: permission denied; you need to be able to read it",
+                path.display()
+            )
+        }
+        Err(error) => Err(error).with_context(|| path.display().to_string()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Debug, Parser)]
+    struct Line {
+        #[command(flatten)]
+        args: MountArgs,
+    }
+
+    fn plan(dir: &Path, options: &[&str]) -> Plan {
+        let file = dir.join("a.h5");
+        std::fs::write(&file, b"x").unwrap();
+        let paths = [Path::new("mount"), &file, dir].map(|path| path.as_os_str().to_owned());
+        let line =
+            Line::try_parse_from(paths.into_iter().chain(options.iter().map(OsString::from)))
+                .unwrap();
+        Plan::new(&line.args).unwrap()
+    }
+
+    #[test]
+    fn flags_and_options_say_the_same() {
+        let dir = tempfile::tempdir().unwrap();
+        let flags = [
+            "--read-only",
+            "--allow-other",
+            "--threads=3",
+            "--cache-size=64k",
+        ];
+        let by_flags = plan(dir.path(), &flags);
+        assert_eq!(
+            by_flags,
+            plan(
+                dir.path(),
+                &["-o", "ro,allow_other,threads=3", "-o", "cache_size=64k"]
+            )
+        );
+        assert_eq!((by_flags.threads, by_flags.cache_bytes), (3, 65536));
+        assert!(by_flags.read_only && by_flags.allow_other && !by_flags.default_permissions);
+    }
+
+    #[test]
+    fn the_later_option_counts_but_a_flag_stays() {
+        let dir = tempfile::tempdir().unwrap();
+        assert!(!plan(dir.path(), &["-o", "ro,rw,noexec,exec"]).read_only);
+        assert!(plan(dir.path(), &["--read-only", "-o", "rw"]).read_only);
+        assert!(plan(dir.path(), &["-o", "rw,ro"]).read_only);
+        let defaults = plan(dir.path(), &[]);
+        assert_eq!(
+            (defaults.cache_bytes, defaults.read_only),
+            (268_435_456, false)
+        );
+        assert_eq!(defaults.threads, default_threads());
+    }
+
+    #[test]
+    fn the_daemon_gets_the_same_plan() {
+        let dir = tempfile::tempdir().unwrap();
+        for options in [
+            &["--read-only", "--threads=7", "--cache-size=1"][..],
+            &["-o", "allow_other,noexec,default_permissions"][..],
+        ] {
+            let plan = plan(dir.path(), options);
+            let line = Line::try_parse_from(plan.to_arguments()).unwrap();
+            assert!(line.args.daemon);
+            assert_eq!(Plan::new(&line.args).unwrap(), plan);
+        }
+    }
+
+    #[test]
+    fn what_is_no_file_is_refused_by_name() {
+        let dir = tempfile::tempdir().unwrap();
+        let words = |path: &Path| absolute_file(path).unwrap_err().to_string();
+        assert!(
+            words(&dir.path().join("none"))
+                .ends_with("none: no such file; give a versioned HDF5 file")
+        );
+        assert!(words(dir.path()).ends_with(": is a directory; give a versioned HDF5 file"));
+        assert!(words(Path::new("/dev/null")).starts_with("/dev/null: not a regular file"));
+    }
+}
