@@ -24,7 +24,7 @@ pub use types::{
 use xattr::Xattrs;
 
 use crate::store::{
-    ChildKind, OpenDataset, Snapshot, StoreError, StoreOptions, VersionIndex, VersionKey, VersionedFile, time,
+    ChildKind, OpenDataset, Snapshot, StoreOptions, VersionIndex, VersionKey, VersionedFile, time,
 };
 
 /// For what never changes; the kernel is told when it does all the same.

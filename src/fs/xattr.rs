@@ -65,7 +65,7 @@ impl Xattrs {
             .map(|filter| {
                 json!({
                     "id": filter.id,
-                    "name": crate::codec::filter_name(filter.id).or(filter.name.as_deref()),
+                    "name": crate::codec::filter_name(filter.id),
                     "parameters": filter.parameters,
                 })
             })

@@ -3,12 +3,16 @@
 use std::cell::RefCell;
 
 use super::json::{self, HeapData};
-use crate::h5::{self, Address, H5Error, HeapReader, MetaReader, ObjectHeader};
+use crate::h5::heap::{HeapReader, VlenReference};
+use crate::h5::{self, Address, H5Error, MetaReader, ObjectHeader};
 
 /// Attributes with which the format describes itself; they are not shown.
 const BOOKKEEPING: [&[u8]; 2] = [b"raw_data", b"chunks"];
 /// On a version's own group.
 const VERSION_BOOKKEEPING: [&[u8]; 3] = [b"committed", b"prev_version", b"timestamp"];
+
+/// How much of the heap is kept while values are read from it.
+const KEPT_HEAP_BYTES: u64 = 4 << 20;
 
 /// Whether a dataset's attribute belongs to the format and not to the user.
 #[must_use]
@@ -50,9 +54,9 @@ pub fn read_attributes(reader: &MetaReader, address: Address) -> Result<Vec<Attr
 }
 
 /// Variable-length values from the file's global heap.
+#[derive(Debug)]
 pub struct HeapValues<'r> {
-    reader: &'r MetaReader,
-    heap: RefCell<HeapReader>,
+    heap: RefCell<HeapReader<'r>>,
 }
 
 impl<'r> HeapValues<'r> {
@@ -60,16 +64,15 @@ impl<'r> HeapValues<'r> {
     #[must_use]
     pub fn new(reader: &'r MetaReader) -> Self {
         Self {
-            reader,
-            heap: RefCell::default(),
+            heap: RefCell::new(HeapReader::new(reader, KEPT_HEAP_BYTES)),
         }
     }
 }
 
 impl HeapData for HeapValues<'_> {
     fn read_vlen(&self, reference: &[u8; 16], element_bytes: usize) -> Result<Vec<u8>, H5Error> {
-        self.heap
-            .borrow_mut()
-            .read_vlen(self.reader, reference, element_bytes)
+        let reference = VlenReference::decode(reference);
+        let mut heap = self.heap.borrow_mut();
+        Ok(heap.read_vlen(reference, element_bytes)?.into_owned())
     }
 }

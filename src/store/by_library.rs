@@ -7,6 +7,7 @@ use super::StoreError;
 use super::history::VersionKey;
 use super::region::ChunkGrid;
 use super::snapshot::FileState;
+use crate::h5::library::ObjectName;
 use crate::h5::{DatasetHeader, H5Error};
 
 /// The most that is asked of the library at once.
@@ -138,7 +139,7 @@ impl ByLibrary {
     fn read_box(&self, start: &[u64], extent: &[u64]) -> Result<Vec<u8>, StoreError> {
         self.file
             .library()?
-            .read_elements(&self.object, start, extent)
+            .read_elements(ObjectName::Path(&self.object), start, extent)
             .map_err(|error: H5Error| StoreError::Object {
                 version: self.version.to_vec(),
                 object: self.path.to_vec(),

@@ -9,7 +9,8 @@ use super::StoreError;
 use super::dataset::Shared;
 use super::raw_data::RawData;
 use super::region::{ChunkGrid, ChunkOverlap};
-use crate::h5::{ChunkMap, DatasetHeader};
+use crate::h5::DatasetHeader;
+use crate::h5::mapping::ChunkMap;
 
 /// Requests up to this length take what they need straight from an unfiltered chunk: a reader that jumps about would pay
 /// for whole chunks otherwise.

@@ -5,16 +5,17 @@ use std::sync::Arc;
 use quick_cache::sync::Cache;
 
 use super::attributes::HeapValues;
+use super::by_library::ByLibrary;
 use super::cache::ChunkCache;
 use super::chunked::Chunked;
 use super::history::{VersionIndex, VersionKey};
+use super::raw_data::raw_data_path;
 use super::rendered::Rendered;
 use super::snapshot::{FileState, Snapshot};
 use super::tree::Child;
 use super::{StoreError, json};
-use crate::h5::{
-    self, ChunkMap, Dataspace, DatasetHeader, Datatype, Filter, H5Error, Layout, MappingForm, MetaReader, ObjectHeader,
-};
+use crate::h5::mapping::{self, MappingForm};
+use crate::h5::{Dataspace, DatasetHeader, Datatype, Filter, Layout, ObjectHeader};
 
 /// Lengths of rendered parts that are kept.
 const KEPT_LENGTHS: usize = 1 << 18;
@@ -76,7 +77,7 @@ pub(crate) enum Elements {
     /// In the object itself: not a form that versioned-hdf5 makes today, but a legal one for what is small or empty.
     Inline(Vec<u8>),
     /// In a form that only the C library reads.
-    ByLibrary(super::by_library::ByLibrary),
+    ByLibrary(ByLibrary),
 }
 
 impl Dataset {
@@ -112,7 +113,7 @@ impl Dataset {
         let filters = raw_data.as_ref().map_or_else(Vec::new, |raw| raw.header.filters.clone());
 
         let by_library = || {
-            super::by_library::ByLibrary::new(snapshot.file.clone(), &key, &child.path, &header, len_bytes)
+            ByLibrary::new(snapshot.file.clone(), &key, &child.path, &header, len_bytes)
                 .map(Elements::ByLibrary)
         };
         let elements = match &header.layout {
@@ -123,10 +124,12 @@ impl Dataset {
                 } else {
                     chunk_shape.clone()
                 };
-                let map = read_map(&reader, &header, &chunk_shape, &child.path, (*heap_address, *heap_index))
+                let source = raw_data_path(&child.path);
+                let place = (*heap_address, *heap_index);
+                let form = mapping::read_chunk_map(&reader, place, header.dataspace.shape(), &chunk_shape, &source)
                     .map_err(damaged)?;
-                match (map, raw_data) {
-                    (Some(map), raw_data) if raw_data.as_ref().is_none_or(|raw| raw.header.datatype == header.datatype) => {
+                match (form, raw_data) {
+                    (MappingForm::Chunked(map), raw_data) if raw_data.as_ref().is_none_or(|raw| raw.header.datatype == header.datatype) => {
                         if raw_data.is_none() && map.len_mapped() > 0 {
                             return Err(inconsistent("its raw_data is missing"));
                         }
@@ -274,24 +277,4 @@ impl Elements {
             Self::ByLibrary(elements) => elements.read_exact_at(offset, buffer),
         }
     }
-}
-
-/// The chunk map of a virtual dataset; `None` where its mappings are not those of whole chunks.
-fn read_map(
-    reader: &MetaReader,
-    header: &DatasetHeader,
-    chunk_shape: &[u64],
-    path: &[u8],
-    (heap, index): (h5::Address, u32),
-) -> Result<Option<ChunkMap>, H5Error> {
-    let shape = header.dataspace.shape();
-    if !heap.is_defined() {
-        return Ok(ChunkMap::empty(shape, chunk_shape));
-    }
-    let block = h5::read_heap_object(reader, heap, index)?;
-    let source = super::raw_data::raw_data_path(path);
-    Ok(match h5::decode_chunk_map(&block, heap, shape, chunk_shape, &source)? {
-        MappingForm::Chunked(map) => Some(map),
-        MappingForm::Irregular(_) => None,
-    })
 }

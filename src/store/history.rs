@@ -6,6 +6,7 @@ use std::sync::Arc;
 use chrono::{DateTime, Utc};
 
 use super::{names, time};
+use crate::h5::heap::{HeapReader, VlenReference};
 use crate::h5::{self, Address, Attribute, Class, Dataspace, H5Error, H5File, Link, LinkTarget, MetaReader, ObjectHeader};
 
 /// The format's own first version, which is never shown.
@@ -270,7 +271,9 @@ fn string_of(reader: &MetaReader, attribute: &Attribute) -> Result<Option<Vec<u8
             let Some(reference) = attribute.data.first_chunk::<16>() else {
                 return Ok(None);
             };
-            h5::read_vlen(reader, reference, 1).map(Some)
+            let reference = VlenReference::decode(reference);
+            let mut heap = HeapReader::new(reader, 0);
+            Ok(Some(heap.read_vlen(reference, 1)?.into_owned()))
         }
         Class::FixedString { .. } => {
             let end = attribute.data.iter().position(|&byte| byte == 0);

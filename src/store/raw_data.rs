@@ -179,9 +179,6 @@ impl RawData {
     }
 
     fn decode_now(&self, index: u64) -> Result<Arc<[u8]>, StoreError> {
-        if self.pipeline.needs_library() {
-            return self.decode_by_library(index);
-        }
         if let Some(chunk) = self.plain_chunk(index)? {
             let mut bytes = zeroed(self.chunk_bytes);
             self.read_plain(index, chunk, 0, Arc::get_mut(&mut bytes).expect("just made"))?;
@@ -210,26 +207,6 @@ impl RawData {
                 })?;
             Ok(bytes)
         })
-    }
-
-    fn decode_by_library(&self, index: u64) -> Result<Arc<[u8]>, StoreError> {
-        // The library fills what is not stored; here that is an error.
-        self.chunk(index)?;
-        let mut start = vec![0; self.chunk_shape.len()];
-        start[0] = index.saturating_mul(self.chunk_shape[0]);
-        let bytes = self
-            .file
-            .library()?
-            .read_elements(&raw_data_path(&self.path), &start, &self.chunk_shape)
-            .map_err(|error| StoreError::Value {
-                dataset: self.path.to_vec(),
-                chunk: index,
-                error,
-            })?;
-        if bytes.len() != self.chunk_bytes {
-            return Err(self.wrong_length(index, bytes.len() as u64));
-        }
-        Ok(bytes.into())
     }
 
     fn wrong_length(&self, index: u64, got_bytes: u64) -> StoreError {

@@ -12,7 +12,7 @@ use rayon::prelude::*;
 
 use super::history::{History, VersionIndex};
 use super::tree::{Signature, VersionTree};
-use crate::h5::{self, H5File, MetaReader};
+use crate::h5::{H5File, MetaReader, mapping};
 
 /// How many versions are read before they are compared: bounds what is in memory at once.
 const BATCH: usize = 256;
@@ -159,7 +159,7 @@ fn same(reader: &MetaReader, a: &Signature, b: &Signature) -> bool {
             (a.heap, a.index) == (b.heap, b.index)
                 || (a.len_bytes == b.len_bytes
                     && a.checksum == b.checksum
-                    && h5::blocks_equal(reader, (a.heap, a.index), (b.heap, b.index)).unwrap_or(false))
+                    && mapping::blocks_equal(reader, (a.heap, a.index), (b.heap, b.index)).unwrap_or(false))
         }
         _ => false,
     }

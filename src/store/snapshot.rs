@@ -14,7 +14,8 @@ use super::raw_data::RawData;
 use super::sharing::{ClassId, Sharing};
 use super::tree::{Child, ChildKind, VersionTree};
 use super::{AttributeText, StoreError, attributes};
-use crate::h5::{self, Address, H5Error, H5File, LibraryFile, LinkTarget, MetaReader, ObjectHeader, ObjectKind};
+use crate::h5::library::LibraryFile;
+use crate::h5::{self, Address, H5Error, H5File, LinkTarget, MetaReader, ObjectHeader, ObjectKind};
 use crate::source::{Identity, LocalFile, Source};
 
 /// Objects of version trees that are kept.
@@ -406,7 +407,7 @@ fn group_in(reader: &MetaReader, group: Address, name: &[u8]) -> Result<Option<A
         return Ok(None);
     };
     let header = ObjectHeader::read(reader, address)?;
-    Ok((header.kind() == ObjectKind::Group).then_some(address))
+    Ok((header.kind()? == ObjectKind::Group).then_some(address))
 }
 
 /// Every `PATH/raw_data` below `/_version_data`, but for `versions`.
@@ -446,7 +447,8 @@ fn find_raw_data(reader: &MetaReader, data: Address) -> Result<BTreeMap<Arc<[u8]
                 address: group,
                 what: "more links than the file can hold",
             })?;
-            let is_group = ObjectHeader::read(reader, address).is_ok_and(|header| header.kind() == ObjectKind::Group);
+            let kind = ObjectHeader::read(reader, address).and_then(|header| header.kind());
+            let is_group = kind.is_ok_and(|kind| kind == ObjectKind::Group);
             if is_group && depth < MAX_DEPTH {
                 let mut child = path.clone();
                 if !child.is_empty() {

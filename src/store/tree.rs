@@ -8,10 +8,11 @@ use sha2::{Digest, Sha256};
 
 use super::attributes::{HeapValues, is_bookkeeping};
 use super::{StoreError, names};
+use crate::h5::mapping;
 use crate::h5::{
     self, Address, Attribute, DatasetHeader, H5Error, Layout, LinkTarget, MetaReader, ObjectHeader, ObjectKind,
 };
-use crate::store::json;
+use super::json;
 
 /// Deeper groups than any tool can walk are taken as damage.
 const MAX_DEPTH: usize = 512;
@@ -86,11 +87,12 @@ impl VersionTree {
             error,
         };
         let root: Arc<[u8]> = Arc::from(&b""[..]);
+        let heap = HeapValues::new(reader);
         let mut left = reader.len_bytes() / LEAST_LINK_BYTES;
         let mut tree = Self::default();
         let mut pending = vec![(root, group, vec![group])];
         while let Some((path, address, line)) = pending.pop() {
-            let children = match read_children(reader, &path, address, &mut left) {
+            let children = match read_children(reader, &heap, &path, address, &mut left) {
                 Ok(children) => children,
                 Err(error) if path.is_empty() => return Err(damaged(&path, error)),
                 Err(error) => {
@@ -170,7 +172,13 @@ impl VersionTree {
     }
 }
 
-fn read_children(reader: &MetaReader, path: &[u8], group: Address, left: &mut u64) -> Result<Vec<Child>, H5Error> {
+fn read_children(
+    reader: &MetaReader,
+    heap: &HeapValues<'_>,
+    path: &[u8],
+    group: Address,
+    left: &mut u64,
+) -> Result<Vec<Child>, H5Error> {
     // Soft and external links are not made by the format's library, and would lead out of the version.
     let links: Vec<(Vec<u8>, Address)> = h5::links(reader, group)?
         .into_iter()
@@ -198,28 +206,31 @@ fn read_children(reader: &MetaReader, path: &[u8], group: Address, left: &mut u6
                 shown_name,
                 path: child_path.into(),
                 header,
-                kind: read_kind(reader, header),
+                kind: read_kind(reader, heap, header),
             }
         })
         .collect())
 }
 
-fn read_kind(reader: &MetaReader, address: Address) -> ChildKind {
-    match ObjectHeader::read(reader, address) {
-        Ok(header) => match header.kind() {
-            ObjectKind::Dataset => ChildKind::Dataset(read_signature(reader, &header)),
-            ObjectKind::Group => ChildKind::Group,
-            ObjectKind::NamedDatatype => ChildKind::Unreadable(H5Error::Unsupported {
-                structure: "object header",
-                address,
-                what: "a committed datatype among the datasets",
-            }),
-        },
+fn read_kind(reader: &MetaReader, heap: &HeapValues<'_>, address: Address) -> ChildKind {
+    let kind = ObjectHeader::read(reader, address).and_then(|header| Ok((header.kind()?, header)));
+    match kind {
+        Ok((ObjectKind::Dataset, header)) => ChildKind::Dataset(read_signature(reader, heap, &header)),
+        Ok((ObjectKind::Group, _)) => ChildKind::Group,
+        Ok((ObjectKind::NamedDatatype, _)) => ChildKind::Unreadable(H5Error::Unsupported {
+            structure: "object header",
+            address,
+            what: "a committed datatype among the datasets",
+        }),
         Err(error) => ChildKind::Unreadable(error),
     }
 }
 
-fn read_signature(reader: &MetaReader, header: &ObjectHeader) -> Result<Signature, H5Error> {
+fn read_signature(
+    reader: &MetaReader,
+    heap: &HeapValues<'_>,
+    header: &ObjectHeader,
+) -> Result<Signature, H5Error> {
     let dataset = DatasetHeader::read(reader, header)?;
     let mut attributes = h5::attributes(reader, header)?;
     attributes.retain(|attribute| !is_bookkeeping(&attribute.name));
@@ -230,13 +241,13 @@ fn read_signature(reader: &MetaReader, header: &ObjectHeader) -> Result<Signatur
     add(&mut hash, format!("{:?}", dataset.dataspace.shape()).as_bytes());
     add(&mut hash, dataset.fill_value.as_deref().unwrap_or_default());
     for attribute in &attributes {
-        add_attribute(&mut hash, reader, attribute)?;
+        add_attribute(&mut hash, heap, attribute)?;
     }
     let mapping = match &dataset.layout {
         Layout::Virtual { heap_address, heap_index } => {
             add(&mut hash, b"virtual");
             if heap_address.is_defined() {
-                let (len_bytes, checksum) = h5::block_digest(reader, *heap_address, *heap_index)?;
+                let (len_bytes, checksum) = mapping::block_digest(reader, *heap_address, *heap_index)?;
                 Some(MappingPlace {
                     heap: *heap_address,
                     index: *heap_index,
@@ -260,14 +271,13 @@ fn read_signature(reader: &MetaReader, header: &ObjectHeader) -> Result<Signatur
     })
 }
 
-fn add_attribute(hash: &mut Sha256, reader: &MetaReader, attribute: &Attribute) -> Result<(), H5Error> {
+fn add_attribute(hash: &mut Sha256, heap: &HeapValues<'_>, attribute: &Attribute) -> Result<(), H5Error> {
     add(hash, &attribute.name);
     add(hash, &attribute.datatype_bytes);
     add(hash, format!("{:?}", attribute.dataspace).as_bytes());
     if attribute.datatype.contains_pointers() {
         // Two copies of the same text lie at different places.
-        let heap = HeapValues::new(reader);
-        let text = json::attribute_text(&attribute.datatype, &attribute.dataspace, &attribute.data, &heap)?;
+        let text = json::attribute_text(&attribute.datatype, &attribute.dataspace, &attribute.data, heap)?;
         add(hash, &text);
     } else {
         add(hash, &attribute.data);
