@@ -4,7 +4,6 @@
 //! The heap's address space is covered by blocks whose sizes double from row to row of a table; a row beyond the largest
 //! direct block holds tables of the same kind.
 
-use std::cmp::Ordering;
 use std::collections::HashSet;
 
 use super::btree2::BTree2;
