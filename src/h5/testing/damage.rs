@@ -16,7 +16,7 @@ fn walk(reader: &MetaReader, root: Address) -> (usize, usize) {
     while let Some(address) = waiting.pop() {
         match look(reader, address) {
             Ok(children) => {
-                waiting.extend(children.into_iter().filter(|&child| seen.insert(child)))
+                waiting.extend(children.into_iter().filter(|&child| seen.insert(child)));
             }
             Err(_) => errors += 1,
         }
@@ -75,8 +75,8 @@ fn walk_damaged(file: &MadeFile, count: usize) -> (usize, usize) {
 #[test]
 fn one_changed_byte_anywhere() {
     for file in made_files() {
-        let (opened, damaged) = walk_damaged(file, 400);
-        assert!(opened > 350, "{}: {opened}", file.name);
+        let (opened, damaged) = walk_damaged(file, 250);
+        assert!(opened > 200, "{}: {opened}", file.name);
         assert!(damaged > 5, "{}: {damaged}", file.name);
     }
 }

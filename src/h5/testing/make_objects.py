@@ -102,6 +102,10 @@ def fill(file, low, track_order):
     group["hard"] = file["nine"]
     group["x" * 300] = h5py.SoftLink("y" * 5000)
     group.id.links.create_soft(b"\xff not utf-8 \xfe", b"\xfd")
+    if name_of(file) in ["earliest", "v114"]:
+        deep = file.create_group("deep")
+        for i in range(5000):
+            deep[f"{i * 7919 % 5000:04} of many"] = h5py.SoftLink(f"{i}" * 40)
     if track_order or low != "earliest":
         large = file.create_group("large", track_order=track_order)
         for i in range(20):
@@ -125,6 +129,10 @@ def fill(file, low, track_order):
     datasets(file.create_group("datasets", track_order=track_order))
 
 
+def name_of(file):
+    return pathlib.Path(file.filename).stem
+
+
 def chunked(shape):
     properties = h5p.create(h5p.DATASET_CREATE)
     properties.set_chunk(shape)
@@ -132,7 +140,7 @@ def chunked(shape):
 
 
 def datasets(group):
-    group.create_dataset("scalar", data=7)
+    group.create_dataset("scalar", data=7, track_times=True)
     group.create_dataset("null", data=h5py.Empty("f4"))
     group.create_dataset("contiguous", data=np.arange(12, dtype="<i8").reshape(3, 4))
     group.create_dataset("unwritten", (3, 4), "i4")

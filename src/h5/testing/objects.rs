@@ -295,13 +295,13 @@ fn layout(file: &MadeFile, path: &str) -> Layout {
 
 #[test]
 fn indexes_are_told_apart() {
+    type Kind = ChunkIndexKind;
     let files = made_files();
     let file = |name: &str| files.iter().find(|file| file.name == name).unwrap();
     let index = |name: &str, path: &str| match layout(file(name), path) {
         Layout::Chunked { index, .. } => index,
         other => panic!("{other:?}"),
     };
-    type Kind = ChunkIndexKind;
     for path in ["datasets/one chunk", "datasets/tree", "datasets/implicit"] {
         assert!(
             matches!(index("earliest", path), Kind::BTreeV1 { address } if address.is_defined())
