@@ -330,7 +330,7 @@ impl<'r> FractalHeap<'r> {
             let stored = decoder.u32()?;
             let mut bytes = bytes.to_vec();
             bytes[at..at + 4].fill(0);
-            if checksum::lookup3(&bytes) != stored {
+            if !checksum::matches(&bytes, stored) {
                 return Err(decoder.damaged("its checksum does not match"));
             }
         }

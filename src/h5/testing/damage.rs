@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::{MadeFile, made_files};
+use crate::h5::checksum::testing::with_all_matching;
 use crate::h5::{
     Address, DatasetHeader, H5Error, H5File, LinkTarget, MetaReader, ObjectHeader, ObjectKind,
     attributes, find_link, links_of,
@@ -68,31 +69,46 @@ fn walk_damaged(file: &MadeFile, count: usize) -> (usize, usize) {
             damaged += usize::from(errors > 0);
         }
     }
-    assert!(sound > 300);
+    assert!(sound > 90);
     (opened, damaged)
+}
+
+fn is_small(file: &&MadeFile) -> bool {
+    file.name.starts_with("small")
 }
 
 #[test]
 fn one_changed_byte_anywhere() {
     for file in made_files() {
-        let (opened, damaged) = walk_damaged(file, 250);
-        assert!(opened > 200, "{}: {opened}", file.name);
-        assert!(damaged > 5, "{}: {damaged}", file.name);
+        let count = if is_small(&file) { 1500 } else { 50 };
+        let (opened, damaged) = walk_damaged(file, count);
+        assert!(opened > count * 9 / 10, "{}: {opened}", file.name);
+        assert!(damaged > 0, "{}", file.name);
+    }
+}
+
+#[test]
+fn one_changed_byte_behind_right_checksums() {
+    for file in made_files().iter().filter(is_small) {
+        let (opened, damaged) = with_all_matching(|| walk_damaged(file, 3000));
+        assert!(opened > 2700, "{}: {opened}", file.name);
+        assert!(damaged > 0, "{}", file.name);
     }
 }
 
 #[test]
 fn each_byte_of_the_first_structures() {
-    for file in made_files() {
+    for file in made_files().iter().filter(is_small) {
         let start = usize::try_from(file.open().base_address()).unwrap();
         for at in start..start + 700 {
             for value in [0x00, 0x01, 0x7f, 0x80, 0xff] {
                 let mut bytes = file.bytes.clone();
                 bytes[at] = value;
-                if let Ok(file) = H5File::open(Arc::new(bytes)) {
-                    let reader = file.reader();
-                    let _ = look(&reader, file.root());
-                }
+                with_all_matching(|| {
+                    if let Ok(file) = H5File::open(Arc::new(bytes)) {
+                        walk(&file.reader(), file.root());
+                    }
+                });
             }
         }
     }

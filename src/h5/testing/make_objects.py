@@ -88,7 +88,8 @@ def complex_types():
 
 def fill(file, low, track_order):
 
-    for count, name in [(0, "none"), (1, "one"), (8, "eight"), (9, "nine"), (300, "many")]:
+    small = name_of(file).startswith("small")
+    for count, name in [(0, "none"), (1, "one"), (8, "eight"), (9, "nine"), (10 if small else 300, "many")]:
         group = file.create_group(name, track_order=track_order)
         for i in range(count):
             group.create_group(f"link {i * 7919 % 1000:04} é")
@@ -106,7 +107,7 @@ def fill(file, low, track_order):
         deep = file.create_group("deep")
         for i in range(5000):
             deep[f"{i * 7919 % 5000:04} of many"] = h5py.SoftLink(f"{i}" * 40)
-    if track_order or low != "earliest":
+    if not small and (track_order or low != "earliest"):
         large = file.create_group("large", track_order=track_order)
         for i in range(20):
             large.attrs[f"array {i}"] = np.arange(3000 * i, dtype="<f4") + i
@@ -114,7 +115,8 @@ def fill(file, low, track_order):
     types = file.create_group("types", track_order=track_order)
     kinds = list(data_types()) + (list(complex_types()) if low == "latest" else [])
     for number, (name, kind) in enumerate(kinds):
-        for space in [h5s.create(h5s.SCALAR), h5s.create(h5s.NULL), h5s.create_simple((2, 3))]:
+        spaces = [h5s.create(h5s.SCALAR), h5s.create(h5s.NULL), h5s.create_simple((2, 3))]
+        for space in spaces[number % 3 :][:1] if small else spaces:
             label = f"{name} {space.get_simple_extent_dims()} {space.get_simple_extent_type()}".encode()
             attribute = h5a.create(types.id, label, kind, space)
             if not has_pointers(kind) and space.get_simple_extent_npoints():
@@ -339,6 +341,9 @@ def main(folder):
         ("v114", "v114", False, 0),
         ("latest", "latest", False, 4096),
         ("latest ordered", "latest", True, 0),
+        ("small earliest", "earliest", False, 0),
+        ("small ordered", "earliest", True, 0),
+        ("small latest", "latest", False, 512),
     ]:
         path = folder / f"{name}.h5"
         with h5py.File(path, "w", libver=(low, "latest"), userblock_size=user_block) as file:

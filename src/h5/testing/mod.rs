@@ -60,7 +60,7 @@ pub(crate) fn made_files() -> &'static [MadeFile] {
                 });
             }
         }
-        assert_eq!(files.len(), 7);
+        assert_eq!(files.len(), 10);
         files.sort_by(|a, b| a.name.cmp(&b.name));
         files
     })
