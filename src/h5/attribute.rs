@@ -6,7 +6,7 @@ use super::btree2::{self, BTree2};
 use super::checksum::lookup3;
 use super::decoder::Decoder;
 use super::fractal_heap::FractalHeap;
-use super::object_header::{ObjectHeader, message_type, resolve_shared};
+use super::object_header::{ObjectHeader, SharedMessages, message_type};
 use super::{Address, Dataspace, Datatype, H5Error, MetaReader};
 
 const STRUCTURE: &str = "attribute message";
@@ -36,17 +36,18 @@ pub struct Attribute {
 /// [`H5Error::Damaged`] where one is not sound; [`H5Error::Unsupported`]; [`H5Error::Source`].
 pub fn attributes(reader: &MetaReader, header: &ObjectHeader) -> Result<Vec<Attribute>, H5Error> {
     let mut attributes = Vec::new();
+    let mut shared = SharedMessages::new(reader);
     for message in header.messages() {
         if message.message_type == message_type::ATTRIBUTE {
             let body = message.resolve(reader)?;
-            attributes.push(RawAttribute::split(&body, message.address)?.decode(reader)?);
+            attributes.push(RawAttribute::split(&body, message.address)?.decode(&mut shared)?);
         }
     }
     if let Some(dense) = Dense::of(header)? {
         let mut heap = FractalHeap::open(reader, dense.heap)?;
         btree2::walk(reader, dense.name_index, NAME_INDEX_TYPE, &mut |record| {
             let body = heap.read(dense.heap_id(record)?)?;
-            attributes.push(RawAttribute::split(&body, dense.heap)?.decode(reader)?);
+            attributes.push(RawAttribute::split(&body, dense.heap)?.decode(&mut shared)?);
             Ok(())
         })?;
     }
@@ -68,7 +69,7 @@ pub fn attribute_named(
             let body = message.resolve(reader)?;
             let raw = RawAttribute::split(&body, message.address)?;
             if raw.name == name {
-                return raw.decode(reader).map(Some);
+                return raw.decode(&mut SharedMessages::new(reader)).map(Some);
             }
         }
     }
@@ -85,7 +86,7 @@ pub fn attribute_named(
             let body = heap.read(dense.heap_id(record)?)?;
             let raw = RawAttribute::split(&body, dense.heap)?;
             if raw.name == name {
-                found = Some(raw.decode(reader)?);
+                found = Some(raw.decode(&mut SharedMessages::new(reader))?);
             }
             Ok(())
         },
@@ -189,14 +190,16 @@ impl<'a> RawAttribute<'a> {
         }
     }
 
-    fn decode(&self, reader: &MetaReader) -> Result<Attribute, H5Error> {
-        let part = |bytes: &'a [u8], is_shared, message_type| -> Result<Cow<'a, [u8]>, H5Error> {
-            if is_shared {
-                resolve_shared(reader, bytes, message_type, self.address).map(Cow::Owned)
-            } else {
-                Ok(Cow::Borrowed(bytes))
-            }
-        };
+    fn decode(&self, shared: &mut SharedMessages<'_>) -> Result<Attribute, H5Error> {
+        let mut part =
+            |bytes: &'a [u8], is_shared, message_type| -> Result<Cow<'a, [u8]>, H5Error> {
+                if is_shared {
+                    let message = shared.resolve(bytes, message_type, self.address)?;
+                    Ok(Cow::Owned(message.to_vec()))
+                } else {
+                    Ok(Cow::Borrowed(bytes))
+                }
+            };
         let datatype_bytes = part(
             self.datatype,
             self.datatype_is_shared,

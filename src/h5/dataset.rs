@@ -163,3 +163,84 @@ fn decode_filters(bytes: &[u8], message: &Message<'_>) -> Result<Vec<Filter>, H5
     }
     Ok(filters)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::h5::Address;
+
+    const MESSAGE: Message<'static> = Message {
+        message_type: 0,
+        flags: 0,
+        address: Address(0),
+        body: &[],
+    };
+
+    #[test]
+    fn fill_values_of_all_versions() {
+        let fill = |bytes: &[u8]| decode_fill_value(bytes, &MESSAGE);
+        for version in [1, 2] {
+            assert_eq!(
+                fill(&[version, 1, 2, 1, 2, 0, 0, 0, 7, 8, 0]).unwrap(),
+                Some(vec![7, 8])
+            );
+            assert_eq!(fill(&[version, 1, 2, 0]).unwrap(), None);
+            assert_eq!(fill(&[version, 1, 2, 1, 0, 0, 0, 0]).unwrap(), None);
+            assert!(fill(&[version, 1, 2, 1, 2, 0, 0, 0, 7]).is_err());
+        }
+        assert_eq!(
+            fill(&[3, 0x2a, 2, 0, 0, 0, 7, 8]).unwrap(),
+            Some(vec![7, 8])
+        );
+        assert_eq!(fill(&[3, 0x1a]).unwrap(), None);
+        assert_eq!(fill(&[3, 0x0a]).unwrap(), None);
+        assert!(fill(&[3, 0x3a]).is_err());
+        assert!(fill(&[4, 0x0a]).is_err());
+        let old = |bytes: &[u8]| decode_old_fill_value(bytes, &MESSAGE);
+        assert_eq!(old(&[2, 0, 0, 0, 7, 8]).unwrap(), Some(vec![7, 8]));
+        assert_eq!(old(&[0, 0, 0, 0]).unwrap(), None);
+        assert!(old(&[0xff, 0xff, 0xff, 0x7f]).is_err());
+    }
+
+    #[test]
+    fn pipelines_of_both_versions() {
+        let wanted = |name: Option<&str>| {
+            vec![
+                Filter {
+                    id: 2,
+                    flags: 1,
+                    name: name.map(str::to_owned),
+                    parameters: vec![4],
+                },
+                Filter {
+                    id: 32_001,
+                    flags: 0,
+                    name: Some("blosc".to_owned()),
+                    parameters: vec![2, 2],
+                },
+            ]
+        };
+        let mut first = vec![1, 2, 0, 0, 0, 0, 0, 0];
+        first.extend([2, 0, 8, 0, 1, 0, 1, 0]);
+        first.extend(b"shuffle\0");
+        first.extend([4, 0, 0, 0, 0, 0, 0, 0]);
+        first.extend([0x01, 0x7d, 8, 0, 0, 0, 2, 0]);
+        first.extend(b"blosc\0\0\0");
+        first.extend([2, 0, 0, 0, 2, 0, 0, 0]);
+        assert_eq!(
+            decode_filters(&first, &MESSAGE).unwrap(),
+            wanted(Some("shuffle"))
+        );
+        let mut second = vec![2, 2];
+        second.extend([2, 0, 1, 0, 1, 0, 4, 0, 0, 0]);
+        second.extend([0x01, 0x7d, 6, 0, 0, 0, 2, 0]);
+        second.extend(b"blosc\0");
+        second.extend([2, 0, 0, 0, 2, 0, 0, 0]);
+        assert_eq!(decode_filters(&second, &MESSAGE).unwrap(), wanted(None));
+        for len in 0..second.len() {
+            assert!(decode_filters(&second[..len], &MESSAGE).is_err());
+        }
+        assert!(decode_filters(&[2, 33], &MESSAGE).is_err());
+        assert!(decode_filters(&[3, 0], &MESSAGE).is_err());
+    }
+}

@@ -330,3 +330,149 @@ fn complex(decoder: &mut Decoder<'_>, head: &Head, depth: usize) -> Result<Class
         base: Box::new(base),
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn decode(bytes: &[u8]) -> Result<Datatype, H5Error> {
+        Datatype::decode(bytes, Address(0)).map(|(datatype, _)| datatype)
+    }
+
+    const SHORT: [u8; 12] = [0x10, 0x08, 0, 0, 2, 0, 0, 0, 0, 0, 16, 0];
+
+    fn short() -> Datatype {
+        Datatype {
+            size: 2,
+            class: Class::Integer {
+                signed: true,
+                order: ByteOrder::Little,
+                bit_offset: 0,
+                bit_precision: 16,
+            },
+        }
+    }
+
+    #[test]
+    fn says_what_it_took() {
+        let padded = [&SHORT[..], &[0; 4]].concat();
+        assert_eq!(
+            Datatype::decode(&padded, Address(0)).unwrap(),
+            (short(), 12)
+        );
+    }
+
+    #[test]
+    fn a_compound_of_version_1_with_a_member_that_is_an_array() {
+        let mut bytes = vec![0x16, 2, 0, 0, 20, 0, 0, 0];
+        bytes.extend(b"eightlet\0\0\0\0\0\0\0\0");
+        bytes.extend([4, 0, 0, 0, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
+        bytes.extend([3, 0, 0, 0, 2, 0, 0, 0, 9, 9, 9, 9, 9, 9, 9, 9]);
+        bytes.extend(SHORT);
+        bytes.extend(b"b\0\0\0\0\0\0\0");
+        bytes.extend([18, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
+        bytes.extend([0; 16]);
+        bytes.extend(SHORT);
+        let (datatype, used) = Datatype::decode(&bytes, Address(0)).unwrap();
+        assert_eq!(used, bytes.len());
+        let Class::Compound { members } = datatype.class else {
+            panic!("not a compound");
+        };
+        assert_eq!(members[0].name, b"eightlet");
+        assert_eq!(members[0].offset, 4);
+        assert_eq!(members[0].datatype.size, 12);
+        assert_eq!(
+            members[0].datatype.class,
+            Class::Array {
+                shape: vec![3, 2],
+                base: Box::new(short())
+            }
+        );
+        assert_eq!((&members[1].name[..], members[1].offset), (&b"b"[..], 18));
+        bytes[8 + 16 + 16 + 16 + 12 + 8] = 19; // The last member would end behind the element.
+        assert!(decode(&bytes).is_err());
+    }
+
+    #[test]
+    fn orders_of_floats() {
+        let float = |version: u8, bits: u8| -> Result<ByteOrder, H5Error> {
+            let mut bytes = vec![version << 4 | 1, bits, 31, 0, 4, 0, 0, 0, 0, 0, 32, 0];
+            bytes.extend([23, 8, 0, 23, 127, 0, 0, 0]);
+            match decode(&bytes)?.class {
+                Class::Float { order, .. } => Ok(order),
+                other => panic!("{other:?}"),
+            }
+        };
+        assert_eq!(float(1, 0x20).unwrap(), ByteOrder::Little);
+        assert_eq!(float(3, 0x21).unwrap(), ByteOrder::Big);
+        assert_eq!(float(3, 0x61).unwrap(), ByteOrder::Vax);
+        assert!(float(3, 0x60).is_err());
+        assert!(float(3, 0x30).is_err());
+    }
+
+    #[test]
+    fn references_of_all_kinds() {
+        let kind = |bits| decode(&[0x47, bits, 0, 0, 8, 0, 0, 0]).map(|datatype| datatype.class);
+        for (bits, wanted) in [
+            (0, ReferenceKind::Object),
+            (1, ReferenceKind::Region),
+            (0x12, ReferenceKind::Revised(2)),
+            (0x14, ReferenceKind::Revised(4)),
+        ] {
+            assert_eq!(kind(bits).unwrap(), Class::Reference { kind: wanted });
+        }
+        assert!(kind(5).is_err());
+    }
+
+    #[test]
+    fn nesting_is_bounded() {
+        let mut bytes = Vec::new();
+        for _ in 0..MAX_DEPTH {
+            bytes.extend([0x39, 0, 0, 0, 16, 0, 0, 0]);
+        }
+        let deepest = [&bytes[..], &SHORT].concat();
+        assert!(decode(&deepest).is_ok());
+        let too_deep = [&bytes[..8], &deepest].concat();
+        assert!(matches!(
+            decode(&too_deep),
+            Err(H5Error::Unsupported { .. })
+        ));
+    }
+
+    #[test]
+    fn what_is_not_sound_is_refused() {
+        for (at, value) in [
+            (0, 0x00), // Version 0.
+            (0, 0x60), // Version 6.
+            (0, 0x1c), // Class 12.
+            (4, 0),    // No size.
+            (8, 1),    // Bits behind the element's end.
+            (10, 0),   // No bits.
+        ] {
+            let mut bytes = SHORT;
+            bytes[at] = value;
+            assert!(decode(&bytes).is_err(), "{at} {value}");
+        }
+        for len in 0..SHORT.len() {
+            assert!(decode(&SHORT[..len]).is_err());
+        }
+        // Arrays whose size is not that of their elements, by a little or by an overflow.
+        let array = |size: u32, axis: u32| {
+            let mut bytes = vec![0x3a, 0, 0, 0];
+            bytes.extend(size.to_le_bytes());
+            bytes.push(3);
+            bytes.extend([axis, axis, 1].into_iter().flat_map(u32::to_le_bytes));
+            bytes.extend(SHORT);
+            decode(&bytes)
+        };
+        assert_eq!(array(8, 2).unwrap().size, 8);
+        assert!(array(10, 2).is_err());
+        assert!(array(8, u32::MAX).is_err());
+        // A compound that claims 65,535 members and has none.
+        assert!(decode(&[0x36, 0xff, 0xff, 0, 8, 0, 0, 0]).is_err());
+        // An enumeration without its values.
+        let names = [&[0x38, 1, 0, 0, 2, 0, 0, 0][..], &SHORT, b"name\0\x01"].concat();
+        assert!(decode(&names).is_err());
+        assert!(decode(&[&names[..], &[0]].concat()).is_ok());
+    }
+}

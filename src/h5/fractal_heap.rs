@@ -4,7 +4,6 @@
 //! The heap's address space is covered by blocks whose sizes double from row to row of a table; a row beyond the largest
 //! direct block holds tables of the same kind.
 
-use std::cmp::Ordering;
 use std::collections::HashSet;
 
 use super::btree2::BTree2;
@@ -331,7 +330,7 @@ impl<'r> FractalHeap<'r> {
             let stored = decoder.u32()?;
             let mut bytes = bytes.to_vec();
             bytes[at..at + 4].fill(0);
-            if checksum::lookup3(&bytes) != stored {
+            if !checksum::matches(&bytes, stored) {
                 return Err(decoder.damaged("its checksum does not match"));
             }
         }
@@ -375,5 +374,60 @@ impl<'r> FractalHeap<'r> {
             return Err(decoder.damaged("it belongs to another place of the heap"));
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::h5::object_header::{ObjectHeader, message_type};
+    use crate::h5::testing::made_files;
+    use crate::h5::{H5File, find_path};
+
+    /// The heap of the group "deep" of the file made with `libver` v114, which has rows of indirect blocks.
+    fn deep_heap() -> (H5File, Address) {
+        let made = made_files().iter().find(|file| file.name == "v114");
+        let file = made.unwrap().open();
+        let reader = file.reader();
+        let group = find_path(&reader, file.root(), file.root(), &[b"deep"]);
+        let header = ObjectHeader::read(&reader, group.unwrap().unwrap()).unwrap();
+        let message = header.find(message_type::LINK_INFO).unwrap();
+        let mut heap = [0; 8];
+        heap.copy_from_slice(&message.body[2..10]);
+        (file, Address(u64::from_le_bytes(heap)))
+    }
+
+    #[test]
+    fn tiny_objects_are_in_their_ids() {
+        let (file, address) = deep_heap();
+        let reader = file.reader();
+        let mut heap = FractalHeap::open(&reader, address).unwrap();
+        assert_eq!(&*heap.read(b"\x22abcdef").unwrap(), b"abc");
+        assert_eq!(&*heap.read(b"\x25abcdef").unwrap(), b"abcdef");
+        assert!(heap.read(b"\x26abcdef").is_err());
+        heap.id_len = 20;
+        assert_eq!(&*heap.read(b"\x20\x02abcdefghijklmnopqr").unwrap(), b"abc");
+        assert!(heap.read(b"\x21\x02abcdefghijklmnopqr").is_err());
+    }
+
+    #[test]
+    fn ids_that_lead_nowhere_are_damage() {
+        let (file, address) = deep_heap();
+        let reader = file.reader();
+        let mut heap = FractalHeap::open(&reader, address).unwrap();
+        assert!(heap.table.root_rows > heap.table.direct_rows());
+        for id in [
+            &b""[..],
+            b"\x00\0\0\0\0\0",             // Too short.
+            b"\x00\0\0\0\0\x01\0",         // The block's own head.
+            b"\x00\xff\xff\xff\xff\x01\0", // Outside of the heap.
+            b"\x00\x20\x00\0\0\xff\xff",   // Across the end of its block.
+            b"\x40\x20\x00\0\0\x01\0",     // Another version.
+            b"\x30\x20\x00\0\0\x01\0",     // Another kind.
+            b"\x10\x01\x00\0\0\0\0",       // A huge object, of which there are none.
+        ] {
+            assert!(heap.read(id).is_err(), "{id:?}");
+        }
+        assert_eq!(heap.read(b"\x00\x20\x00\0\0\x05\0").unwrap().len(), 5);
     }
 }

@@ -272,3 +272,142 @@ fn chunk_index(decoder: &mut Decoder<'_>, flags: u8) -> Result<ChunkIndexKind, H
         _ => Err(decoder.damaged("its index is of an unknown kind")),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::h5::object_header::message_type;
+    use crate::h5::{ByteOrder, Class};
+
+    /// Decodes for a dataset of `shape` with elements of 2 bytes.
+    fn decode(body: &[u8], shape: &[u64]) -> Result<Layout, H5Error> {
+        let message = Message {
+            message_type: message_type::LAYOUT,
+            flags: 0,
+            address: Address(0),
+            body,
+        };
+        let datatype = Datatype {
+            size: 2,
+            class: Class::Bitfield {
+                order: ByteOrder::Little,
+                bit_offset: 0,
+                bit_precision: 16,
+            },
+        };
+        let dataspace = Dataspace::Simple {
+            shape: shape.to_vec(),
+            max_shape: Vec::new(),
+        };
+        Layout::decode(&message, &datatype, &dataspace)
+    }
+
+    const ADDRESS: [u8; 8] = [0x00, 0x10, 0, 0, 0, 0, 0, 0];
+
+    #[test]
+    fn the_oldest_versions() {
+        for version in [1, 2] {
+            let compact = [version, 1, 0, 0, 0, 0, 0, 0, 3, 0, 0, 0, 6, 0, 0, 0];
+            let compact = [&compact[..], b"abcdef+padding"].concat();
+            assert_eq!(
+                decode(&compact, &[3]).unwrap(),
+                Layout::Compact(b"abcdef".to_vec())
+            );
+            let contiguous = [&[version, 1, 1, 0, 0, 0, 0, 0][..], &ADDRESS, &[9; 4]].concat();
+            assert_eq!(
+                decode(&contiguous, &[1 << 33]).unwrap(),
+                Layout::Contiguous {
+                    address: Address(4096),
+                    size_bytes: 1 << 34
+                }
+            );
+            assert!(decode(&contiguous, &[1 << 63]).is_err());
+            let axes = [8, 0, 0, 0, 2, 0, 0, 0];
+            let chunked = [&[version, 2, 2, 0, 0, 0, 0, 0][..], &ADDRESS, &axes].concat();
+            assert_eq!(
+                decode(&chunked, &[100]).unwrap(),
+                Layout::Chunked {
+                    chunk_shape: vec![8],
+                    element_bytes: 2,
+                    layout_version: 1,
+                    dont_filter_partial_edge_chunks: false,
+                    index: ChunkIndexKind::BTreeV1 {
+                        address: Address(4096)
+                    },
+                }
+            );
+        }
+    }
+
+    #[test]
+    fn parameters_of_new_indexes_are_passed_over() {
+        let chunked = |flags: u8, index: &[u8]| {
+            let start = [5, 2, flags, 2, 3, 0, 0, 1, 2, 0, 0];
+            decode(&[&start, index, &ADDRESS].concat(), &[100])
+        };
+        let address = Address(4096);
+        for (flags, index, wanted) in [
+            (
+                0,
+                &[1][..],
+                ChunkIndexKind::SingleChunk {
+                    address,
+                    filtered: None,
+                },
+            ),
+            (
+                2,
+                &[1, 7, 0, 0, 0, 0, 0, 0, 0, 5, 0, 0, 0],
+                ChunkIndexKind::SingleChunk {
+                    address,
+                    filtered: Some((7, 5)),
+                },
+            ),
+            (0, &[2], ChunkIndexKind::Implicit { address }),
+            (0, &[3, 9], ChunkIndexKind::FixedArray { address }),
+            (
+                1,
+                &[4, 9, 9, 9, 9, 9],
+                ChunkIndexKind::ExtensibleArray { address },
+            ),
+            (
+                0,
+                &[5, 9, 9, 9, 9, 9, 9],
+                ChunkIndexKind::BTreeV2 { address },
+            ),
+        ] {
+            assert_eq!(
+                chunked(flags, index).unwrap(),
+                Layout::Chunked {
+                    chunk_shape: vec![65_536],
+                    element_bytes: 2,
+                    layout_version: 5,
+                    dont_filter_partial_edge_chunks: flags & 1 != 0,
+                    index: wanted,
+                }
+            );
+        }
+        assert!(chunked(0, &[0]).is_err());
+        assert!(chunked(0, &[6]).is_err());
+        assert!(chunked(4, &[2]).is_err());
+    }
+
+    #[test]
+    fn what_is_not_sound_is_refused() {
+        let chunked = |axes: u8, shape: &[u64], lengths: &[u32]| {
+            let lengths: Vec<u8> = lengths.iter().flat_map(|n| n.to_le_bytes()).collect();
+            decode(&[&[3, 2, axes][..], &ADDRESS, &lengths].concat(), shape)
+        };
+        assert!(chunked(2, &[5], &[4, 2]).is_ok());
+        assert!(chunked(2, &[5], &[4, 4]).is_err()); // Another size of elements.
+        assert!(chunked(2, &[5, 5], &[4, 2]).is_err()); // Another number of axes.
+        assert!(chunked(2, &[5], &[0, 2]).is_err()); // Chunks without elements.
+        assert!(chunked(1, &[], &[2]).is_err());
+        assert!(chunked(34, &[5; 33], &[2; 34]).is_err());
+        assert!(chunked(4, &[5; 3], &[u32::MAX, u32::MAX, 4, 2]).is_err()); // More than 2^64 bytes.
+        assert!(decode(&[3, 3, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0], &[5]).is_err());
+        assert!(decode(&[4, 3, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0], &[5]).is_ok());
+        assert!(decode(&[6, 1], &[5]).is_err());
+        assert!(decode(&[3, 0, 9, 0, 1, 2], &[5]).is_err());
+    }
+}

@@ -28,6 +28,8 @@ mod object_header;
 mod reader;
 mod superblock;
 mod symbol_table;
+#[cfg(test)]
+mod testing;
 
 pub use attribute::{Attribute, attribute_named, attributes};
 pub use checksum::lookup3;

@@ -1,6 +1,8 @@
 //! Object headers (Specification IV.A): the messages that say what an object is, in one block or several.
 
 use std::borrow::Cow;
+use std::collections::HashMap;
+use std::collections::hash_map::Entry::{Occupied, Vacant};
 use std::ops::Range;
 
 use super::checksum;
@@ -383,7 +385,9 @@ impl<'a> Message<'a> {
         if self.flags & 0x02 == 0 {
             return Ok(Cow::Borrowed(self.body));
         }
-        resolve_shared(reader, self.body, self.message_type, self.address).map(Cow::Owned)
+        SharedMessages::new(reader)
+            .resolve(self.body, self.message_type, self.address)
+            .map(|message| Cow::Owned(message.to_vec()))
     }
 
     /// A cursor over the body, for a structure of that name.
@@ -392,30 +396,132 @@ impl<'a> Message<'a> {
     }
 }
 
-/// The message of type `message_type` to which the "Shared Message" `body` (Specification IV.A.2, at its beginning) points.
-///
-/// # Errors
-/// [`H5Error::Unsupported`] for messages in the file's shared message heap; [`H5Error::Damaged`] where the other object has no
-/// such message of its own.
-pub(crate) fn resolve_shared(
-    reader: &MetaReader,
-    body: &[u8],
-    message_type: u16,
-    address: Address,
-) -> Result<Vec<u8>, H5Error> {
-    let mut decoder = Decoder::new(body, "shared message", address);
-    let version = decoder.u8()?;
-    let sharing = decoder.u8()?;
-    match version {
-        1 => decoder.skip(6 + 8)?,
-        2 => {}
-        3 if sharing == 2 => {}
-        3 => return Err(decoder.unsupported("it lies in the shared message heap")),
-        _ => return Err(decoder.unsupported("its version is above 3")),
+/// Messages of other objects, each read once however many point to it.
+pub(crate) struct SharedMessages<'r> {
+    reader: &'r MetaReader,
+    known: HashMap<(Address, u16), Vec<u8>>,
+    budget: Budget,
+}
+
+impl<'r> SharedMessages<'r> {
+    pub(crate) fn new(reader: &'r MetaReader) -> Self {
+        Self {
+            reader,
+            known: HashMap::new(),
+            budget: reader.budget(),
+        }
     }
-    let other = ObjectHeader::read(reader, decoder.offset()?)?;
-    match other.find(message_type) {
-        Some(message) if message.flags & 0x02 == 0 => Ok(message.body.to_vec()),
-        _ => Err(decoder.damaged("the object that it points to does not have it")),
+
+    /// The message of type `message_type` to which the "Shared Message" `body` (Specification IV.A.2, at its beginning) points.
+    ///
+    /// # Errors
+    /// [`H5Error::Unsupported`] for messages in the file's shared message heap; [`H5Error::Damaged`] where the other object has
+    /// no such message of its own.
+    pub(crate) fn resolve(
+        &mut self,
+        body: &[u8],
+        message_type: u16,
+        address: Address,
+    ) -> Result<&[u8], H5Error> {
+        let mut decoder = Decoder::new(body, "shared message", address);
+        let version = decoder.u8()?;
+        let sharing = decoder.u8()?;
+        match version {
+            1 => decoder.skip(6 + 8)?,
+            2 => {}
+            3 if sharing == 2 => {}
+            3 => return Err(decoder.unsupported("it lies in the shared message heap")),
+            _ => return Err(decoder.unsupported("its version is above 3")),
+        }
+        match self.known.entry((decoder.offset()?, message_type)) {
+            Occupied(known) => Ok(known.into_mut()),
+            Vacant(place) => {
+                let other = ObjectHeader::read(self.reader, place.key().0)?;
+                self.budget
+                    .spend(other.bytes.len() as u64, STRUCTURE, other.address)?;
+                match other.find(message_type) {
+                    Some(message) if message.flags & 0x02 == 0 => {
+                        Ok(place.insert(message.body.to_vec()))
+                    }
+                    _ => Err(decoder.damaged("the object that it points to does not have it")),
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+
+    /// A header of version 1 with one block of messages, at address 0 of a file of 512 bytes.
+    fn read_v1(messages: &[u8]) -> Result<ObjectHeader, H5Error> {
+        let mut bytes = vec![1, 0, 1, 0, 1, 0, 0, 0];
+        bytes.extend(u32::try_from(messages.len()).unwrap().to_le_bytes());
+        bytes.extend([0; 4]);
+        bytes.extend(messages);
+        bytes.resize(512, 0);
+        ObjectHeader::read(&MetaReader::new(Arc::new(bytes), 0, 512), Address(0))
+    }
+
+    fn message(message_type: u8, flags: u8, body: &[u8]) -> Vec<u8> {
+        let mut message = vec![
+            message_type,
+            0,
+            u8::try_from(body.len()).unwrap(),
+            0,
+            flags,
+            0,
+            0,
+            0,
+        ];
+        message.extend(body);
+        message
+    }
+
+    fn continuation(address: u64, len_bytes: u64) -> Vec<u8> {
+        let body = [address.to_le_bytes(), len_bytes.to_le_bytes()].concat();
+        message(0x10, 0, &body)
+    }
+
+    #[test]
+    fn messages_are_found_with_their_places() {
+        let messages = [message(0, 0, &[9; 8]), message(0x11, 0, &[7; 16])].concat();
+        let header = read_v1(&messages).unwrap();
+        assert_eq!(header.kind().unwrap(), ObjectKind::Group);
+        let found: Vec<Message<'_>> = header.messages().collect();
+        assert_eq!(found.len(), 1);
+        assert_eq!(found[0].body, [7; 16]);
+        assert_eq!(found[0].address, Address(16 + 8 + 8 + 8));
+    }
+
+    #[test]
+    fn circles_of_continuations_end() {
+        for (address, len_bytes) in [(16, 24), (0, u64::MAX), (u64::MAX, 8), (500, 24)] {
+            assert!(read_v1(&continuation(address, len_bytes)).is_err());
+        }
+        // A block of its own that is not a circle, but empty.
+        assert!(read_v1(&continuation(400, 0)).is_ok());
+    }
+
+    #[test]
+    fn what_must_be_understood_is_refused() {
+        assert!(read_v1(&message(0x40, 0x00, &[0; 8])).is_ok());
+        assert!(matches!(
+            read_v1(&message(0x40, 0x80, &[0; 8])),
+            Err(H5Error::Unsupported { .. })
+        ));
+    }
+
+    #[test]
+    fn messages_that_do_not_fit_are_damage() {
+        let mut messages = message(0x11, 0, &[7; 16]);
+        messages[2] = 24;
+        assert!(matches!(read_v1(&messages), Err(H5Error::Damaged { .. })));
+        // Version 1 has no gaps.
+        assert!(read_v1(&[0; 12]).is_err());
+        assert!(read_v1(&[0; 16]).is_ok());
     }
 }

@@ -225,7 +225,7 @@ mod tests {
     use super::*;
 
     fn reader(len: usize, base_address: u64) -> (MetaReader, Vec<u8>) {
-        let bytes: Vec<u8> = (0..len).map(|i| (i % 251) as u8).collect();
+        let bytes: Vec<u8> = (0..=250).cycle().take(len).collect();
         let source: Arc<dyn Source> = Arc::new(bytes.clone());
         (MetaReader::new(source, base_address, len as u64), bytes)
     }

@@ -189,3 +189,72 @@ fn check_widths(decoder: &mut Decoder<'_>) -> Result<(), H5Error> {
         Err(decoder.unsupported("its addresses or lengths are not of 8 bytes"))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::h5::lookup3;
+
+    /// A superblock of version 3 for a file of `len` bytes in all.
+    fn version_3(flags: u8, len: u64) -> Vec<u8> {
+        let mut bytes = SIGNATURE.to_vec();
+        bytes.extend([3, 8, 8, flags]);
+        for field in [0, u64::MAX, len, 48] {
+            bytes.extend(field.to_le_bytes());
+        }
+        bytes.extend(lookup3(&bytes).to_le_bytes());
+        bytes
+    }
+
+    fn open(bytes: Vec<u8>) -> Result<H5File, H5Error> {
+        H5File::open(Arc::new(bytes))
+    }
+
+    #[test]
+    fn says_whether_it_is_being_written() {
+        for (flags, writing) in [(0, false), (1, true), (4, true), (5, true), (2, false)] {
+            let file = open(version_3(flags, 48)).unwrap();
+            assert_eq!(file.opened_for_writing(), writing);
+            assert_eq!(file.root(), Address(48));
+            assert_eq!(file.superblock_version(), 3);
+        }
+    }
+
+    #[test]
+    fn a_user_block_that_came_later_moves_everything() {
+        let mut bytes = vec![7; 2048];
+        bytes.extend(version_3(0, 48));
+        let file = open(bytes.clone()).unwrap();
+        assert_eq!((file.base_address(), file.file_len_bytes()), (2048, 2096));
+        assert_eq!(&*file.reader().read(Address(1), 3).unwrap(), b"HDF");
+        // Where no superblock may be, none is looked for.
+        bytes.insert(0, 7);
+        assert!(matches!(open(bytes), Err(H5Error::NotHdf5)));
+    }
+
+    #[test]
+    fn what_is_not_sound_is_refused() {
+        assert!(matches!(open(Vec::new()), Err(H5Error::NotHdf5)));
+        assert!(matches!(open(vec![0; 5000]), Err(H5Error::NotHdf5)));
+        assert!(matches!(
+            open(version_3(0, 49)),
+            Err(H5Error::Truncated {
+                want_bytes: 49,
+                got_bytes: 48
+            })
+        ));
+        for (at, value) in [(8, 4), (9, 4), (10, 4)] {
+            let mut bytes = version_3(0, 48);
+            bytes[at] = value;
+            assert!(matches!(open(bytes), Err(H5Error::Unsupported { .. })));
+        }
+        for at in 11..48 {
+            let mut bytes = version_3(0, 48);
+            bytes[at] ^= 1;
+            assert!(matches!(open(bytes), Err(H5Error::Damaged { .. })), "{at}");
+        }
+        for len in 8..48 {
+            assert!(open(version_3(0, 48)[..len].to_vec()).is_err());
+        }
+    }
+}
