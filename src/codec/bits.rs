@@ -107,13 +107,10 @@ impl<'a> BitWriter<'a> {
 
     /// Appends the low `count` bits (at most 64) of `value`.
     pub(super) fn put_wide(&mut self, value: u64, count: u32) {
-        let [low, high] = halves(value);
         if count > 32 {
-            self.put(high, count - 32);
-            self.put(low, 32);
-        } else {
-            self.put(low, count);
+            self.put(super::low_half(value >> 32), count - 32);
         }
+        self.put(super::low_half(value), count.min(32));
     }
 
     /// Appends `zeros` zeros and a one.
@@ -131,15 +128,6 @@ impl<'a> BitWriter<'a> {
             self.put(0, 8 - self.held);
         }
     }
-}
-
-/// The low and the high half.
-fn halves(value: u64) -> [u32; 2] {
-    let [a, b, c, d, e, f, g, h] = value.to_le_bytes();
-    [
-        u32::from_le_bytes([a, b, c, d]),
-        u32::from_le_bytes([e, f, g, h]),
-    ]
 }
 
 #[cfg(test)]

@@ -55,8 +55,8 @@ struct Header {
     /// Length of the data.
     data_bytes: usize,
     block_bytes: usize,
-    /// Length of the header itself.
-    header_bytes: usize,
+    /// Where the data begins.
+    body_start: usize,
     is_copied: bool,
     one_stream: bool,
     compressor_code: u8,
@@ -98,7 +98,7 @@ impl Header {
             element_bytes: usize::from(element_bytes),
             data_bytes,
             block_bytes,
-            header_bytes: HEADER_BYTES,
+            body_start: HEADER_BYTES,
             is_copied: flags & COPIED != 0,
             one_stream: flags & ONE_STREAM != 0,
             compressor_code: flags >> 5,
@@ -118,7 +118,7 @@ impl Header {
             return Ok(header);
         }
         let long: &[u8; LONG_HEADER_BYTES] = chunk.first_chunk().ok_or(short)?;
-        header.header_bytes = LONG_HEADER_BYTES;
+        header.body_start = LONG_HEADER_BYTES;
         // Version 3 left the last slot uninitialized.
         let slots = if version == 3 { 5 } else { 6 };
         for &step in &long[16..16 + slots] {
@@ -195,7 +195,7 @@ pub(super) fn decode_chunk(
     let output = output
         .get_mut(..header.data_bytes)
         .ok_or(corrupt("longer than the chunk"))?;
-    let body = chunk.get(header.header_bytes..).unwrap_or_default();
+    let body = chunk.get(header.body_start..).unwrap_or_default();
     if let Some(special) = header.special {
         fill_special(special, &header, body, output)
             .ok_or(corrupt("a special value that does not fit the elements"))?;

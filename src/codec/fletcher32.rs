@@ -83,6 +83,6 @@ mod tests {
     /// Many maximal words: the sums are folded before they can overflow.
     #[test]
     fn long_runs_of_large_words_do_not_overflow() {
-        assert_eq!(checksum(&[0xff; 100_001]) & 0xffff, 0xff00);
+        assert_eq!(checksum(&vec![0xff; 100_001]) & 0xffff, 0xff00);
     }
 }

@@ -384,6 +384,12 @@ fn copy(filter: &'static str, input: &[u8], output: &mut [u8]) -> Result<usize, 
     Ok(input.len())
 }
 
+/// The low half of a number.
+fn low_half(value: u64) -> u32 {
+    let [a, b, c, d, ..] = value.to_le_bytes();
+    u32::from_le_bytes([a, b, c, d])
+}
+
 /// The first `len` bytes of a buffer that only grows.
 fn grown(buffer: &mut Vec<u8>, len: usize) -> &mut [u8] {
     if buffer.len() < len {

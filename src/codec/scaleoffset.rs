@@ -4,8 +4,8 @@
 //! Stored: four bytes: how many bits a value has; one: the length of what follows that counts; sixteen: the least value; all little-endian. From
 //! byte 21 on a stream of bits, most significant first. As many bits as the type has means that the data follows as it is.
 
-use super::CodecError;
 use super::bits::{BitReader, BitWriter};
+use super::{CodecError, low_half};
 
 const FILTER: &str = "scaleoffset";
 
@@ -264,7 +264,9 @@ impl ScaleOffset {
         }
         // Sign-extended, as the C library stores it.
         let spare = 64 - full_bits;
-        let least = if signed {
+        let least = if keep_bits == 0 && difference > mask(full_bits) - 2 {
+            0
+        } else if signed {
             ((least << spare).cast_signed() >> spare).cast_unsigned()
         } else {
             least
@@ -352,11 +354,6 @@ fn ceil_log2(count: u64) -> u32 {
     count
         .checked_sub(1)
         .map_or(0, |most| 64 - most.leading_zeros())
-}
-
-fn low_half(value: u64) -> u32 {
-    let [a, b, c, d, ..] = value.to_le_bytes();
-    u32::from_le_bytes([a, b, c, d])
 }
 
 /// A little-endian number of up to eight bytes.

@@ -110,11 +110,11 @@ fn gather4(planes: [&[u8]; 4], tile: &mut [u8], element_bytes: usize, at: usize)
 }
 
 fn gather8(planes: [&[u8]; 8], tile: &mut [u8], element_bytes: usize, at: usize) -> usize {
-    let [a, b, c, d, e, f, g, h] = planes;
-    let (low, high) = (words4([a, b, c, d]), words4([e, f, g, h]));
+    let half = |first: usize| words4(std::array::from_fn(|i| planes[first + i]));
+    let (low, high) = (half(0), half(4));
     let words = low.iter().zip(&high);
     let words = words.map(|(&low, &high)| (u64::from(low) | u64::from(high) << 32).to_le_bytes());
-    scatter(words.take(a.len()), tile, element_bytes, at)
+    scatter(words.take(planes[0].len()), tile, element_bytes, at)
 }
 
 /// Shuffles the bytes of `input` into `output`, which are of one length.
@@ -202,7 +202,9 @@ mod tests {
     use super::*;
 
     fn sample(len: usize) -> Vec<u8> {
-        (0..len).map(|i| (i * 31 + i / 7) as u8).collect()
+        (0..len)
+            .map(|i| (i * 31 + i / 7).to_le_bytes()[0])
+            .collect()
     }
 
     /// Against the definition, for every element size up to 33 and lengths around the tile's edge.

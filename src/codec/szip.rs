@@ -405,7 +405,7 @@ mod tests {
                 if i % 1000 < 600 {
                     7
                 } else {
-                    (i * i / 50) as u8
+                    (i * i / 50).to_le_bytes()[0]
                 }
             })
             .collect();
