@@ -398,7 +398,7 @@ pub(super) struct Blosc {
 
 impl Blosc {
     /// Parameters: versions (two numbers; in filter 32026 the second is bytes of a block), bytes of an element, bytes of the chunk, level, shuffle (0 none,
-    /// 1 bytes, 2 bits), compressor (0 `BloscLZ`, 1 LZ4, 2 LZ4HC, 3 Snappy, 4 zlib, 5 Zstandard). Decoding needs none of them.
+    /// 1 bytes, 2 bits), compressor (0 BloscLZ, 1 LZ4, 2 LZ4HC, 3 Snappy, 4 zlib, 5 Zstandard). Decoding needs none of them.
     pub(super) fn new(filter: &'static str, parameters: &[u32]) -> Self {
         let given = |i: usize| parameters.get(i).copied();
         // The codes of the two parameter lists: in version 2 there is no Snappy, but its number stays taken.

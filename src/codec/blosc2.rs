@@ -1,7 +1,7 @@
 //! Filter 32026: one Blosc chunk in a contiguous frame (c-blosc2, `README_CFRAME_FORMAT.rst`, `README_B2ND_METALAYER.rst`; the plugin's
 //! `blosc2_filter.c`).
 //!
-//! Numbers of the frame are big-endian (`MessagePack`), those of the chunk little-endian. In more than one dimension the plugin stores the chunk block
+//! Numbers of the frame are big-endian (MessagePack), those of the chunk little-endian. In more than one dimension the plugin stores the chunk block
 //! by block, each block a small box, the boxes at the edges padded; a metalayer named `b2nd` says how.
 
 use super::blosc::{self, Blosc};

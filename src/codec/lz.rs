@@ -1,4 +1,4 @@
-//! LZF and `BloscLZ`: two byte-oriented members of one family, each a few dozen lines.
+//! LZF and BloscLZ: two byte-oriented members of one family, each a few dozen lines.
 //!
 //! Decoders write into the caller's buffer and nowhere else; every length and distance is checked against it.
 
@@ -91,7 +91,7 @@ fn lzf_bytes(input: &[u8], output: &mut [u8]) -> Option<usize> {
     (next <= input.len() && at <= output.len()).then_some(at)
 }
 
-/// `BloscLZ`, as c-blosc 1 and 2 write it (`blosclz.c`). Gives the number of bytes written.
+/// BloscLZ, as c-blosc 1 and 2 write it (`blosclz.c`). Gives the number of bytes written.
 pub(super) fn decode_blosclz(input: &[u8], output: &mut [u8]) -> Option<usize> {
     let (mut next, mut at) = (1, 0);
     let mut control = usize::from(*input.first()?) & 31;
@@ -129,7 +129,7 @@ pub(super) fn decode_blosclz(input: &[u8], output: &mut [u8]) -> Option<usize> {
     }
 }
 
-/// The distance (less one) from which on `BloscLZ` writes 16 more bits.
+/// The distance (less one) from which on BloscLZ writes 16 more bits.
 const FAR: usize = 8191;
 
 /// How many bits of hash a match is looked up by.
@@ -169,7 +169,7 @@ pub(super) fn encode_lzf(input: &[u8], output: &mut Vec<u8>) -> Option<()> {
     )
 }
 
-/// Encodes as `BloscLZ`. `None` where that takes as many bytes as the input has, or more.
+/// Encodes as BloscLZ. `None` where that takes as many bytes as the input has, or more.
 pub(super) fn encode_blosclz(input: &[u8], output: &mut Vec<u8>) -> Option<()> {
     compress(
         input,
