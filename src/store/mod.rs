@@ -25,6 +25,9 @@ pub mod dtype;
 pub mod json;
 pub mod text;
 
+#[cfg(test)]
+mod type_samples;
+
 pub use attributes::AttributeText;
 pub use dataset::Dataset;
 pub use error::StoreError;
