@@ -130,13 +130,13 @@ fn a_background_start_returns_when_the_tree_is_usable() {
 #[test]
 fn the_daemon_keeps_no_directory_and_no_terminal() {
     let mount_point = MountPoint::new();
-    let start = tempfile::tempdir().unwrap();
-    let relative = start.path().join("relative.h5");
+    let folder = tempfile::tempdir().unwrap();
+    let relative = folder.path().join("relative.h5");
     fs::copy(fixture(), &relative).unwrap();
     let output = vh5fs()
         .args(["mount", "relative.h5"])
         .arg(mount_point.path())
-        .current_dir(start.path())
+        .current_dir(folder.path())
         .output()
         .unwrap();
     assert_done(&output);
@@ -252,17 +252,6 @@ fn the_daemon_ends_when_somebody_else_unmounts() {
 }
 
 #[test]
-fn unmounting_leaves_what_is_mounted_below() {
-    let below = Mount::new(fixture(), &[]);
-    // A second kind of mount on the same place, so that it is not refused.
-    let covered = below.path().to_owned();
-    assert_eq!(mounts_at(&covered).len(), 1);
-    assert_failed(&mount(&covered, &[]), "already shows");
-    assert_eq!(mounts_at(&covered).len(), 1);
-    assert_eq!(values_in(&covered), values());
-}
-
-#[test]
 fn a_dead_mount_is_healed() {
     for dead in 1..=2 {
         let mut mount_point = Mount::new(fixture(), &[]).kill();
@@ -271,8 +260,7 @@ fn a_dead_mount_is_healed() {
         }
         let error = fs::read_dir(mount_point.path().join("versions")).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::NotConnected);
-        let output = mount(mount_point.path(), &[]);
-        assert_eq!(output.status.code(), Some(0), "{}", words(&output));
+        assert_done(&mount(mount_point.path(), &[]));
         assert_eq!(mounts_at(mount_point.path()).len(), 1);
         assert_eq!(values_in(mount_point.path()), values());
         assert_done(&umount(mount_point.path()));
@@ -301,63 +289,84 @@ fn a_second_mount_is_refused_and_says_how_to_unmount() {
     assert_eq!(values_in(first.path()), values());
 }
 
+/// Whether the mount, as `options` made it, is as they say.
+#[track_caller]
+fn assert_mounted_with(mount_point: &Path, options: &str) {
+    let [line] = &mounts_at(mount_point)[..] else {
+        panic!("one mount")
+    };
+    let fields: Vec<_> = line.split(' ').collect();
+    let file = fixture().canonicalize().unwrap();
+    assert_eq!(
+        (fields[0], fields[2]),
+        (file.to_str().unwrap(), "fuse.vh5fs")
+    );
+    let shown: Vec<_> = fields[3].split(',').collect();
+    assert!(
+        shown.contains(&"nosuid") && shown.contains(&"nodev"),
+        "{line}"
+    );
+    assert_eq!(shown.contains(&"ro"), options == "ro", "{line}");
+    assert_eq!(
+        shown.contains(&"noexec"),
+        options.contains("noexec"),
+        "{line}"
+    );
+    assert_eq!(values_in(mount_point), values());
+    assert_done(&umount(mount_point));
+    wait_for_no_daemon(mount_point);
+}
+
+const OPTIONS: [&str; 3] = [
+    "ro",
+    "rw,noatime,nofail,x-systemd.automount,threads=2,cache_size=64k",
+    "defaults,noexec",
+];
+
 #[test]
-fn mount_8_finds_us_by_the_type() {
+fn the_helper_of_mount_8_finds_us_by_the_type() {
     let mount_point = MountPoint::new();
     let program = Path::new(env!("CARGO_BIN_EXE_vh5fs")).parent().unwrap();
     let path = format!("{}:{}", program.display(), std::env::var("PATH").unwrap());
-    // mount(8) itself is for root; its helper is for everyone.
-    let helper = if rustix::process::geteuid().is_root() {
-        "mount"
-    } else {
-        "mount.fuse3"
-    };
-    for options in [
-        "ro",
-        "rw,noatime,nofail,x-systemd.automount,threads=2,cache_size=64k",
-        "defaults,noexec",
-    ] {
-        let mut command = Command::new(helper);
-        if helper == "mount" {
-            command
-                .args(["-t", "fuse.vh5fs"])
-                .args([fixture(), mount_point.path()]);
-        } else {
-            command
-                .args([fixture(), mount_point.path()])
-                .args(["-t", "fuse.vh5fs"]);
-        }
-        let output = command
-            .args(["-o", options])
+    for options in OPTIONS {
+        let output = Command::new("mount.fuse3")
+            .args([fixture(), mount_point.path()])
+            .args(["-t", "fuse.vh5fs", "-o", options])
             .env("PATH", &path)
             .output()
             .unwrap();
         assert_done(&output);
-        let [line] = &mounts_at(mount_point.path())[..] else {
-            panic!("one mount")
-        };
-        let fields: Vec<_> = line.split(' ').collect();
-        assert_eq!(
-            (fields[0], fields[2]),
-            (
-                fixture().canonicalize().unwrap().to_str().unwrap(),
-                "fuse.vh5fs"
-            )
+        assert_mounted_with(mount_point.path(), options);
+    }
+}
+
+#[test]
+fn mount_8_and_fstab_start_us() {
+    if !rustix::process::geteuid().is_root() {
+        // mount(8) is for root; what it runs has a test of its own.
+        return;
+    }
+    let mount_point = MountPoint::new();
+    // mount(8) looks for `fuse.vh5fs` in the system's own folders only, so the program is named with the file.
+    let source = format!("{}#{}", env!("CARGO_BIN_EXE_vh5fs"), fixture().display());
+    for options in OPTIONS {
+        let mut command = Command::new("mount");
+        command
+            .args(["-t", "fuse", "-o", options, &source])
+            .arg(mount_point.path());
+        assert_done(&command.output().unwrap());
+        assert_mounted_with(mount_point.path(), options);
+
+        let fstab = mount_point.path().with_extension("fstab");
+        let line = format!(
+            "{source} {} fuse {options} 0 0\n",
+            mount_point.path().display()
         );
-        let shown: Vec<_> = fields[3].split(',').collect();
-        assert!(
-            shown.contains(&"nosuid") && shown.contains(&"nodev"),
-            "{line}"
-        );
-        assert_eq!(shown.contains(&"ro"), options == "ro", "{line}");
-        assert_eq!(
-            shown.contains(&"noexec"),
-            options.contains("noexec"),
-            "{line}"
-        );
-        assert_eq!(values_in(mount_point.path()), values());
-        assert_done(&umount(mount_point.path()));
-        wait_for_no_daemon(mount_point.path());
+        fs::write(&fstab, line).unwrap();
+        let mut command = Command::new("mount");
+        command.arg("--fstab").arg(&fstab).arg(mount_point.path());
+        assert_done(&command.output().unwrap());
+        assert_mounted_with(mount_point.path(), options);
     }
 }
 
@@ -468,7 +477,7 @@ fn everything_that_would_write_is_refused_as_read_only() {
 
 #[test]
 fn umount_of_a_busy_mount_names_who_uses_it() {
-    let mount = Mount::new(fixture(), &[]);
+    let mut mount = Mount::new(fixture(), &[]);
     let inhabitant = Inhabitant::of(&mount.path().join("versions"));
     let expected = format!("busy, used by sleep ({})", inhabitant.0.id());
     assert_failed(&umount(mount.path()), &expected);
@@ -476,6 +485,7 @@ fn umount_of_a_busy_mount_names_who_uses_it() {
     drop(inhabitant);
     assert_done(&umount(mount.path()));
     assert!(!mount.is_mounted());
+    assert_eq!(mount.wait(GONE), Some(0));
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! What every test over a real mount needs: a mount that is gone afterwards whatever happens, and the Python library.
 
 // Each test file is a crate of its own and uses a part of this.
-#![allow(dead_code)]
+#![allow(dead_code, unreachable_pub)]
 
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
