@@ -15,6 +15,9 @@ use tempfile::TempDir;
 /// How long anything may take before a test gives up on it.
 pub const DEADLINE: Duration = Duration::from_secs(20);
 
+/// What `statfs(2)` says of a FUSE mount.
+const FUSE_SUPER_MAGIC: rustix::fs::FsWord = 0x6573_5546;
+
 /// The program under test.
 pub fn vh5fs() -> Command {
     Command::new(env!("CARGO_BIN_EXE_vh5fs"))
@@ -171,8 +174,8 @@ impl Mount {
             if let Some(status) = mount.daemon.try_wait().unwrap() {
                 panic!("vh5fs mount ended: {status}");
             }
-            // Of a dead mount that lies there, `statfs` fails.
-            mount.mount_point.is_mounted() && rustix::fs::statfs(mount.path()).is_ok()
+            // A dead mount that lies there does not answer, and the directory below it is not FUSE.
+            rustix::fs::statfs(mount.path()).is_ok_and(|stat| stat.f_type == FUSE_SUPER_MAGIC)
         });
         mount
     }
