@@ -67,16 +67,13 @@ fn one_line(error: &anyhow::Error) -> String {
 fn with_implied_mount(mut arguments: Vec<OsString>) -> Vec<OsString> {
     const COMMANDS: [&str; 3] = ["mount", "umount", "help"];
     const OWN_OPTIONS: [&str; 4] = ["-h", "--help", "-V", "--version"];
-    match arguments.get(1) {
-        None => {}
-        Some(first)
-            if COMMANDS
-                .iter()
-                .chain(&OWN_OPTIONS)
-                .any(|word| first == OsStr::new(word)) => {}
-        Some(_) if arguments.len() > 2 => arguments.insert(1, "mount".into()),
-        // A single word is no mount, but may be a mistyped command: clap says so best.
-        Some(_) => {}
+    // A single word is no mount, but may be a mistyped command: clap says so best.
+    let [_, first, _, ..] = &arguments[..] else {
+        return arguments;
+    };
+    let is_ours = |word: &&str| first == OsStr::new(word);
+    if !COMMANDS.iter().chain(&OWN_OPTIONS).any(is_ours) {
+        arguments.insert(1, "mount".into());
     }
     arguments
 }

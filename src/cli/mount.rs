@@ -14,13 +14,17 @@ use super::{logging, one_line};
 use crate::fs::{Vfs, VfsOptions};
 use crate::fuse::background::{self, Report};
 use crate::fuse::mount_point;
-use crate::fuse::session::{self, Ending, MountConfig};
+use crate::fuse::session::{self, Access, Ending, MountConfig};
 
 const DEFAULT_CACHE_BYTES: u64 = 256 << 20;
 
 /// Mount FILE on MOUNTPOINT; returns once the tree is usable
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is a flag of the command line"
+)]
 pub(super) struct MountArgs {
     /// The versioned HDF5 file
     file: PathBuf,
@@ -41,13 +45,15 @@ pub(super) struct MountArgs {
     /// Decoded data to keep in memory, as in 256MiB, 64k, 1G or bytes [default: 256MiB]
     #[arg(long, value_name = "SIZE", value_parser = parse_size)]
     cache_size: Option<u64>,
-    /// Options as mount(8) has them: ro, allow_other, default_permissions, noexec, cache_size=SIZE, threads=N, and its own
-    #[arg(short = 'o', value_name = "OPT,...")]
+    #[arg(short = 'o', value_name = "OPT,...", help = OPTIONS_HELP)]
     options: Vec<MountOptionList>,
     /// This process is the daemon, and reports to the one that started it
     #[arg(long, hide = true)]
     daemon: bool,
 }
+
+const OPTIONS_HELP: &str = "Options as mount(8) has them: ro, allow_other, default_permissions, noexec, \
+    cache_size=SIZE, threads=N, and those that every file system has";
 
 const EXAMPLES: &str = "\
 Examples:
@@ -58,13 +64,7 @@ Examples:
 /// What the arguments mean, checked.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Plan {
-    file: PathBuf,
-    mount_point: PathBuf,
-    read_only: bool,
-    no_exec: bool,
-    allow_other: bool,
-    default_permissions: bool,
-    threads: usize,
+    mount: MountConfig,
     cache_bytes: u64,
 }
 
@@ -80,7 +80,10 @@ pub(super) fn run(args: &MountArgs) -> anyhow::Result<()> {
     logging::to_stderr();
     let plan = Plan::new(args)?;
     if !args.foreground {
-        return Ok(background::start(plan.to_arguments())?);
+        return Ok(background::start(
+            plan.to_arguments(),
+            &plan.mount.mount_point,
+        )?);
     }
     leave(serve(&plan, || Ok(()))?)
 }
@@ -98,8 +101,8 @@ fn run_daemon(args: &MountArgs) -> anyhow::Result<()> {
 }
 
 fn serve(plan: &Plan, ready: impl FnOnce() -> io::Result<()>) -> anyhow::Result<Ending> {
-    let vfs = Vfs::open(&plan.file, &plan.vfs_options())?;
-    Ok(session::serve(vfs, &plan.config(), ready)?)
+    let vfs = Vfs::open(&plan.mount.file, &plan.vfs_options())?;
+    Ok(session::serve(vfs, &plan.mount, ready)?)
 }
 
 fn leave(ending: Ending) -> anyhow::Result<()> {
@@ -116,70 +119,68 @@ fn leave(ending: Ending) -> anyhow::Result<()> {
 impl Plan {
     fn new(args: &MountArgs) -> anyhow::Result<Self> {
         let mut plan = Self {
-            file: absolute_file(&args.file)?,
-            mount_point: mount_point::prepare(&args.mountpoint)?,
-            read_only: false,
-            no_exec: false,
-            allow_other: args.allow_other,
-            default_permissions: false,
-            threads: default_threads(),
+            mount: MountConfig {
+                file: absolute_file(&args.file)?,
+                mount_point: mount_point::prepare(&args.mountpoint)?,
+                read_only: false,
+                no_exec: false,
+                access: Access::Owner,
+                decode_threads: default_threads(),
+            },
             cache_bytes: DEFAULT_CACHE_BYTES,
         };
         for option in args.options.iter().flat_map(|list| &list.0) {
             plan.apply(option);
         }
-        plan.read_only |= args.read_only;
-        plan.threads = args.threads.unwrap_or(plan.threads);
+        plan.mount.read_only |= args.read_only;
+        if args.allow_other {
+            plan.mount.access = Access::Everyone;
+        }
+        plan.mount.decode_threads = args.threads.unwrap_or(plan.mount.decode_threads);
         plan.cache_bytes = args.cache_size.unwrap_or(plan.cache_bytes);
         Ok(plan)
     }
 
     /// Of two that contradict each other the later counts, as with mount(8).
     fn apply(&mut self, option: &MountOption) {
+        let mount = &mut self.mount;
         match *option {
-            MountOption::ReadOnly => self.read_only = true,
-            MountOption::ReadWrite => self.read_only = false,
-            MountOption::NoExec => self.no_exec = true,
-            MountOption::Exec => self.no_exec = false,
-            MountOption::AllowOther => self.allow_other = true,
-            MountOption::DefaultPermissions => self.default_permissions = true,
+            MountOption::ReadOnly => mount.read_only = true,
+            MountOption::ReadWrite => mount.read_only = false,
+            MountOption::NoExec => mount.no_exec = true,
+            MountOption::Exec => mount.no_exec = false,
+            MountOption::AllowOther => mount.access = Access::Everyone,
+            MountOption::DefaultPermissions => {
+                mount.access = mount.access.max(Access::OwnerChecked);
+            }
             MountOption::CacheSize(bytes) => self.cache_bytes = bytes,
-            MountOption::Threads(threads) => self.threads = threads,
+            MountOption::Threads(threads) => mount.decode_threads = threads,
             MountOption::Ignored => {}
         }
     }
 
     fn vfs_options(&self) -> VfsOptions {
         VfsOptions {
-            read_only: self.read_only,
+            read_only: self.mount.read_only,
             cache_bytes: self.cache_bytes,
-            decode_threads: self.threads,
-        }
-    }
-
-    fn config(&self) -> MountConfig {
-        MountConfig {
-            file: self.file.clone(),
-            mount_point: self.mount_point.clone(),
-            read_only: self.read_only,
-            no_exec: self.no_exec,
-            allow_other: self.allow_other,
-            default_permissions: self.default_permissions,
-            decode_threads: self.threads,
+            decode_threads: self.mount.decode_threads,
         }
     }
 
     /// The command line that means the same to the daemon.
     fn to_arguments(&self) -> Vec<OsString> {
         let mut options = vec![
-            format!("threads={}", self.threads),
+            format!("threads={}", self.mount.decode_threads),
             format!("cache_size={}", self.cache_bytes),
         ];
         for (wanted, option) in [
-            (self.read_only, "ro"),
-            (self.no_exec, "noexec"),
-            (self.allow_other, "allow_other"),
-            (self.default_permissions, "default_permissions"),
+            (self.mount.read_only, "ro"),
+            (self.mount.no_exec, "noexec"),
+            (self.mount.access == Access::Everyone, "allow_other"),
+            (
+                self.mount.access == Access::OwnerChecked,
+                "default_permissions",
+            ),
         ] {
             if wanted {
                 options.push(option.into());
@@ -191,8 +192,8 @@ impl Plan {
             "-o".into(),
             options.join(",").into(),
             "--".into(),
-            self.file.clone().into(),
-            self.mount_point.clone().into(),
+            self.mount.file.clone().into(),
+            self.mount.mount_point.clone().into(),
         ]
     }
 }
@@ -278,22 +279,34 @@ mod tests {
                 &["-o", "ro,allow_other,threads=3", "-o", "cache_size=64k"]
             )
         );
-        assert_eq!((by_flags.threads, by_flags.cache_bytes), (3, 65536));
-        assert!(by_flags.read_only && by_flags.allow_other && !by_flags.default_permissions);
+        assert_eq!(
+            (by_flags.mount.decode_threads, by_flags.cache_bytes),
+            (3, 65536)
+        );
+        assert!(by_flags.mount.read_only);
+        assert_eq!(by_flags.mount.access, Access::Everyone);
     }
 
     #[test]
     fn the_later_option_counts_but_a_flag_stays() {
         let dir = tempfile::tempdir().unwrap();
-        assert!(!plan(dir.path(), &["-o", "ro,rw,noexec,exec"]).read_only);
-        assert!(plan(dir.path(), &["--read-only", "-o", "rw"]).read_only);
-        assert!(plan(dir.path(), &["-o", "rw,ro"]).read_only);
+        assert!(
+            !plan(dir.path(), &["-o", "ro,rw,noexec,exec"])
+                .mount
+                .read_only
+        );
+        assert!(
+            plan(dir.path(), &["--read-only", "-o", "rw"])
+                .mount
+                .read_only
+        );
+        assert!(plan(dir.path(), &["-o", "rw,ro"]).mount.read_only);
         let defaults = plan(dir.path(), &[]);
         assert_eq!(
-            (defaults.cache_bytes, defaults.read_only),
+            (defaults.cache_bytes, defaults.mount.read_only),
             (268_435_456, false)
         );
-        assert_eq!(defaults.threads, default_threads());
+        assert_eq!(defaults.mount.decode_threads, default_threads());
     }
 
     #[test]

@@ -271,7 +271,7 @@ impl Filesystem for Adapter {
     fn open(&self, _req: &Request, ino: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
         match call("open", || self.vfs.open_file(ino_of(ino), flags.0)) {
             Ok(opened) => {
-                reply.opened(FileHandle(opened.handle.0), open_reply_flags(opened, flags))
+                reply.opened(FileHandle(opened.handle.0), open_reply_flags(opened, flags));
             }
             Err(errno) => reply.error(errno),
         }

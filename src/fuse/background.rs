@@ -1,4 +1,4 @@
-//! A daemon without `fork`: the program runs itself again, and waits for the new process to say that the mount answers.
+//! A daemon without `fork`: the program runs itself again, and waits for the new process to say that it serves the mount.
 //!
 //! The new process has a pipe as its standard output. What it writes there is its report: [`READY`], or one line that says what
 //! went wrong; the pipe's end without a report means that it died. After its report it lets go of the terminal.
@@ -7,21 +7,26 @@ use std::ffi::OsString;
 use std::fs::{self, OpenOptions};
 use std::io::{self, Read, Write};
 use std::os::unix::process::CommandExt;
-use std::process::{Child, Command, Stdio};
+use std::path::Path;
+use std::process::{Command, Stdio};
 
-use super::MountError;
+use super::{MountError, kernel_mount};
 
 const READY: &str = "ready\n";
 
 /// The running program, even if its file was replaced meanwhile.
 const MYSELF: &str = "/proc/self/exe";
 
-/// Runs this program with `arguments` as a daemon and returns when it has reported that it is ready. The new process has to call
+/// Runs this program with `arguments` as a daemon and returns when `mount_point` answers. The new process has to call
 /// [`Report::new`].
 ///
 /// # Errors
-/// [`MountError::Daemon`] with the line that it reported, [`MountError::DaemonDied`], [`MountError::Start`].
-pub fn start(arguments: impl IntoIterator<Item = OsString>) -> Result<(), MountError> {
+/// [`MountError::Daemon`] with the line that it reported, [`MountError::DaemonDied`], [`MountError::Start`], or what a look at
+/// the new mount says; then it is not left behind.
+pub fn start(
+    arguments: impl IntoIterator<Item = OsString>,
+    mount_point: &Path,
+) -> Result<(), MountError> {
     let mut daemon = Command::new(MYSELF)
         .arg0(env!("CARGO_PKG_NAME"))
         .args(arguments)
@@ -36,19 +41,31 @@ pub fn start(arguments: impl IntoIterator<Item = OsString>) -> Result<(), MountE
             .map_err(MountError::Start)?;
     }
     if report == READY {
-        return Ok(());
+        return look_at(mount_point);
     }
+    let ended = match daemon.wait() {
+        Ok(status) => status.to_string(),
+        Err(error) => error.to_string(),
+    };
     match report.trim_end() {
-        "" => Err(MountError::DaemonDied(how_it_ended(&mut daemon))),
+        "" => Err(MountError::DaemonDied(ended)),
         line => Err(MountError::Daemon(line.to_owned())),
     }
 }
 
-fn how_it_ended(daemon: &mut Child) -> String {
-    match daemon.wait() {
-        Ok(status) => status.to_string(),
-        Err(error) => error.to_string(),
-    }
+/// The first request of the mount. From here and not from the daemon; [`super::session`] says why.
+fn look_at(mount_point: &Path) -> Result<(), MountError> {
+    let looked = fs::metadata(mount_point);
+    looked.map(drop).map_err(|source| {
+        if let Err(error) = kernel_mount::unmount(mount_point, true) {
+            log::error!("{}: cannot be unmounted: {error}", mount_point.display());
+        }
+        MountError::System {
+            what: "look at the new mount",
+            mount_point: mount_point.to_path_buf(),
+            source,
+        }
+    })
 }
 
 /// The daemon's side.
@@ -68,7 +85,7 @@ impl Report {
         Ok(Self(()))
     }
 
-    /// Says that the mount answers, and lets go of the terminal.
+    /// Says that requests are answered, and lets go of the terminal.
     ///
     /// # Errors
     /// The one who waited is gone.

@@ -1,4 +1,4 @@
-//! What can go wrong with a mount, each as one line that says what to do.
+//! What can go wrong with a mount, each as one line that says what to do. What the system says is its source, not repeated.
 
 use std::io;
 use std::path::PathBuf;
@@ -13,7 +13,7 @@ pub enum MountError {
     #[error("{}: not a directory; mount on a directory", .0.display())]
     MountPointNotADirectory(PathBuf),
     /// It cannot be looked at.
-    #[error("{path}: {source}", path = path.display())]
+    #[error("{path}", path = path.display())]
     MountPoint {
         /// The directory.
         path: PathBuf,
@@ -69,7 +69,7 @@ pub enum MountError {
         message: String,
     },
     /// A system call failed.
-    #[error("{what} {mount_point}: {source}", mount_point = mount_point.display())]
+    #[error("{what} {mount_point}", mount_point = mount_point.display())]
     System {
         /// What was tried.
         what: &'static str,
@@ -85,6 +85,6 @@ pub enum MountError {
     #[error("{0}")]
     Daemon(String),
     /// The daemon could not be started.
-    #[error("the daemon could not be started: {0}")]
-    Start(io::Error),
+    #[error("the daemon could not be started")]
+    Start(#[source] io::Error),
 }

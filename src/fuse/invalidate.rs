@@ -35,7 +35,7 @@ fn pass_on(receiver: &Receiver<Vec<Stale>>, notifier: &Notifier) {
             Ok(()) => log::debug!("the kernel forgets {stale:?}"),
             Err(error) if is_disconnected(&error) => return,
             Err(error) => {
-                log::warn!("the kernel may go on showing what is no longer so: {stale:?}: {error}")
+                log::warn!("the kernel may go on showing what is no longer so: {stale:?}: {error}");
             }
         }
     }

@@ -18,7 +18,7 @@ use rustix::io::Errno;
 use rustix::mount::{MountFlags, UnmountFlags};
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
 
-use super::session::MountConfig;
+use super::session::{Access, MountConfig};
 use super::{FS_TYPE, MountError};
 
 const DEVICE: &str = "/dev/fuse";
@@ -66,7 +66,7 @@ fn mount_by_call(config: &MountConfig, device: &File) -> Result<(), Errno> {
         rustix::process::getuid().as_raw(),
         rustix::process::getgid().as_raw(),
     );
-    for option in permission_options(config) {
+    for option in permission_options(config.access) {
         data.push(',');
         data.push_str(option);
     }
@@ -83,16 +83,12 @@ fn mount_by_call(config: &MountConfig, device: &File) -> Result<(), Errno> {
     )
 }
 
-fn permission_options(config: &MountConfig) -> impl Iterator<Item = &'static str> {
-    [
-        (config.allow_other, "allow_other"),
-        (
-            config.allow_other || config.default_permissions,
-            "default_permissions",
-        ),
-    ]
-    .into_iter()
-    .filter_map(|(wanted, option)| wanted.then_some(option))
+fn permission_options(access: Access) -> &'static [&'static str] {
+    match access {
+        Access::Owner => &[],
+        Access::OwnerChecked => &["default_permissions"],
+        Access::Everyone => &["allow_other", "default_permissions"],
+    }
 }
 
 /// The helper opens the device, mounts, and sends the device over the socket that it finds as its standard input.
@@ -143,7 +139,7 @@ fn helper_options(config: &MountConfig) -> OsString {
             options.extend_from_slice(option.as_bytes());
         }
     }
-    for option in permission_options(config) {
+    for option in permission_options(config.access) {
         options.push(b',');
         options.extend_from_slice(option.as_bytes());
     }
@@ -234,8 +230,7 @@ mod tests {
             mount_point: "/mnt".into(),
             read_only: true,
             no_exec: false,
-            allow_other: true,
-            default_permissions: false,
+            access: Access::Everyone,
             decode_threads: 1,
         };
         assert_eq!(

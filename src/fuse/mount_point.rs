@@ -72,7 +72,7 @@ fn heal(mount: &MountEntry) -> Result<(), MountError> {
             file: mount.source.clone(),
         });
     }
-    log::warn!(
+    log::info!(
         "{}: the daemon that served {} is gone; taking its mount away",
         mount.mount_point.display(),
         mount.source.display()
@@ -132,7 +132,7 @@ fn busy(mount_point: &Path) -> MountError {
 /// The processes that stand in `mount_point`, or have a file of it open or mapped, as far as we may look.
 fn users_of(mount_point: &Path) -> Vec<(u32, String)> {
     processes()
-        .filter(|(pid, _)| uses(*pid, mount_point))
+        .filter(|(pid, _)| *pid != std::process::id() && uses(*pid, mount_point))
         .collect()
 }
 

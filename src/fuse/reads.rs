@@ -49,13 +49,11 @@ impl<J> ReadQueue<J> {
         loop {
             work(job);
             let mut state = self.lock();
-            match state.waiting.pop_front() {
-                Some(next) => job = next,
-                None => {
-                    state.running -= 1;
-                    return;
-                }
-            }
+            let Some(next) = state.waiting.pop_front() else {
+                state.running -= 1;
+                return;
+            };
+            job = next;
         }
     }
 

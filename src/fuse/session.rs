@@ -5,6 +5,9 @@
 //! everything else, so that a `stat` never waits for a decode. A loop's buffer of 16 MiB is address space, not memory, until a
 //! request fills it, and ours are small.
 //!
+//! This process never looks at its own mount: killed while it waits for its own answer, it could not end, as the kernel takes the
+//! connection from it only after its last thread, and gives that thread no answer before.
+//!
 //! The end: whoever unmounts, the kernel closes the connection and the loops end. Where the mount is still in use (a shell stands in
 //! it) it is detached, gone for everyone who looks; the connection would live on until that shell leaves, so the process
 //! ends without it and the shell gets ENOTCONN.
@@ -51,12 +54,21 @@ pub struct MountConfig {
     pub read_only: bool,
     /// Nothing can be executed from it.
     pub no_exec: bool,
-    /// Users other than the one who mounts may enter. The kernel then checks permissions.
-    pub allow_other: bool,
-    /// The kernel checks permissions.
-    pub default_permissions: bool,
+    /// Who may enter.
+    pub access: Access,
     /// How many threads decode.
     pub decode_threads: usize,
+}
+
+/// Who may enter a mount, and whether the kernel checks permissions there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Access {
+    /// The one who mounts, to everything.
+    Owner,
+    /// The one who mounts, as permissions allow.
+    OwnerChecked,
+    /// Every user, as permissions allow.
+    Everyone,
 }
 
 /// How a mount ended.
@@ -86,7 +98,8 @@ struct Mounted {
     config: MountConfig,
 }
 
-/// Mounts `vfs`, calls `ready` when the mount answers, and serves until somebody unmounts it or SIGINT, SIGTERM or SIGHUP comes.
+/// Mounts `vfs`, calls `ready` when requests are answered, and serves until somebody unmounts it or SIGINT, SIGTERM or SIGHUP
+/// comes.
 ///
 /// # Errors
 /// It cannot be mounted, or `ready` failed; then nothing stays mounted.
@@ -109,7 +122,6 @@ pub fn serve(
     let mounted = Mounted::new(config);
     start_loops(vfs, config, connection, sender).map_err(system("serve"))?;
     mounted.set_read_ahead();
-    fs::metadata(&config.mount_point).map_err(system("look at the new mount"))?;
     log::info!(
         "{} is mounted on {}",
         config.file.display(),
@@ -130,7 +142,7 @@ fn start_loops(
         .decode_threads
         .saturating_mul(READS_PER_DECODE_THREAD);
     let mut fuser_config = Config::default();
-    fuser_config.acl = if config.allow_other {
+    fuser_config.acl = if config.access == Access::Everyone {
         SessionACL::All
     } else {
         SessionACL::Owner

@@ -1,0 +1,280 @@
+//! What every test over a real mount needs: a mount that is gone afterwards whatever happens, and the Python library.
+
+// Each test file is a crate of its own and uses a part of this.
+#![allow(dead_code, unreachable_pub)]
+
+use std::ffi::OsStr;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
+use std::{fs, thread};
+
+use rustix::process::{Pid, Signal, kill_process};
+use tempfile::TempDir;
+
+/// How long anything may take before a test gives up on it.
+pub const DEADLINE: Duration = Duration::from_secs(20);
+
+/// What `statfs(2)` says of a FUSE mount.
+const FUSE_SUPER_MAGIC: rustix::fs::FsWord = 0x6573_5546;
+
+/// The program under test.
+pub fn vh5fs() -> Command {
+    Command::new(env!("CARGO_BIN_EXE_vh5fs"))
+}
+
+/// Waits until `done`, and panics with `what` if that takes longer than `deadline`.
+#[track_caller]
+pub fn wait_until(what: &str, deadline: Duration, mut done: impl FnMut() -> bool) {
+    let start = Instant::now();
+    while !done() {
+        assert!(
+            start.elapsed() < deadline,
+            "waited {deadline:?} in vain: {what}"
+        );
+        thread::sleep(Duration::from_millis(2));
+    }
+}
+
+/// Lines of `/proc/self/mounts` for `mount_point`, which must be free of blanks.
+pub fn mounts_at(mount_point: &Path) -> Vec<String> {
+    let mounts = fs::read_to_string("/proc/self/mounts").unwrap();
+    mounts
+        .lines()
+        .filter(|line| line.split(' ').nth(1).map(Path::new) == Some(mount_point))
+        .map(str::to_owned)
+        .collect()
+}
+
+/// Whether a process runs. One that has ended and was not waited for does not.
+pub fn is_running(pid: u32) -> bool {
+    fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| {
+        !stat
+            .rsplit(')')
+            .next()
+            .unwrap_or("")
+            .trim_start()
+            .starts_with('Z')
+    })
+}
+
+/// Sends `signal` to a process that this test started.
+pub fn send(pid: u32, signal: Signal) {
+    let pid = Pid::from_raw(i32::try_from(pid).unwrap()).unwrap();
+    kill_process(pid, signal).unwrap();
+}
+
+/// Processes of ours that serve `mount_point`.
+pub fn daemons_of(mount_point: &Path) -> Vec<u32> {
+    let mut pids = Vec::new();
+    for entry in fs::read_dir("/proc").unwrap().flatten() {
+        let Some(pid) = entry
+            .file_name()
+            .to_str()
+            .and_then(|name| name.parse().ok())
+        else {
+            continue;
+        };
+        let name = fs::read_to_string(entry.path().join("comm")).unwrap_or_default();
+        let arguments = fs::read(entry.path().join("cmdline")).unwrap_or_default();
+        let serves = arguments
+            .split(|&byte| byte == 0)
+            .any(|argument| argument == mount_point.as_os_str().as_encoded_bytes());
+        if name.trim_end() == "vh5fs" && serves && is_running(pid) {
+            pids.push(pid);
+        }
+    }
+    pids
+}
+
+/// An empty directory to mount on. What is mounted there at its end, or still serves it, is taken away, and fails the test.
+#[derive(Debug)]
+pub struct MountPoint {
+    path: PathBuf,
+    _parent: TempDir,
+}
+
+impl MountPoint {
+    pub fn new() -> Self {
+        let parent = tempfile::tempdir().unwrap();
+        let path = parent.path().canonicalize().unwrap().join("mnt");
+        fs::create_dir(&path).unwrap();
+        Self {
+            path,
+            _parent: parent,
+        }
+    }
+
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    pub fn is_mounted(&self) -> bool {
+        !mounts_at(&self.path).is_empty()
+    }
+}
+
+impl Drop for MountPoint {
+    fn drop(&mut self) {
+        let mut left = mounts_at(&self.path);
+        for pid in daemons_of(&self.path) {
+            left.push(format!("process {pid}"));
+            send(pid, Signal::KILL);
+        }
+        for _ in mounts_at(&self.path) {
+            let detached = Command::new("fusermount3")
+                .args(["-u", "-z", "--"])
+                .arg(&self.path)
+                .status();
+            left.push(format!("{detached:?}"));
+        }
+        assert!(
+            thread::panicking() || left.is_empty(),
+            "left behind: {left:?}"
+        );
+        assert!(
+            mounts_at(&self.path).is_empty(),
+            "cannot be unmounted: {}",
+            self.path.display()
+        );
+    }
+}
+
+/// A file, mounted by a process in the foreground, which ends with this value.
+#[derive(Debug)]
+pub struct Mount {
+    daemon: Child,
+    // Behind the daemon, so that it is looked at last.
+    mount_point: MountPoint,
+}
+
+impl Mount {
+    /// Mounts `file` with further arguments of `vh5fs mount`, and waits until the root answers.
+    #[track_caller]
+    pub fn new(file: &Path, arguments: &[&str]) -> Self {
+        Self::on(MountPoint::new(), file, arguments)
+    }
+
+    /// The same on a directory that is there already.
+    #[track_caller]
+    pub fn on(mount_point: MountPoint, file: &Path, arguments: &[&str]) -> Self {
+        let daemon = vh5fs()
+            .args(["mount", "-f"])
+            .args(arguments)
+            .arg(file)
+            .arg(mount_point.path())
+            .stdin(Stdio::null())
+            .spawn()
+            .unwrap();
+        let mut mount = Self {
+            daemon,
+            mount_point,
+        };
+        wait_until("the mount", DEADLINE, || {
+            if let Some(status) = mount.daemon.try_wait().unwrap() {
+                panic!("vh5fs mount ended: {status}");
+            }
+            // A dead mount that lies there does not answer, and the directory below it is not FUSE.
+            rustix::fs::statfs(mount.path()).is_ok_and(|stat| stat.f_type == FUSE_SUPER_MAGIC)
+        });
+        mount
+    }
+
+    /// Where the tree is.
+    pub fn path(&self) -> &Path {
+        self.mount_point.path()
+    }
+
+    /// The daemon's process.
+    pub fn pid(&self) -> u32 {
+        self.daemon.id()
+    }
+
+    /// Whether the mount table has it.
+    pub fn is_mounted(&self) -> bool {
+        self.mount_point.is_mounted()
+    }
+
+    /// Resident memory of the daemon.
+    pub fn resident_bytes(&self) -> u64 {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.pid())).unwrap();
+        let line = status
+            .lines()
+            .find(|line| line.starts_with("VmRSS:"))
+            .unwrap();
+        let kib: u64 = line.split_whitespace().nth(1).unwrap().parse().unwrap();
+        kib * 1024
+    }
+
+    /// Waits for the daemon's end and gives its exit code; `None` if a signal killed it.
+    #[track_caller]
+    pub fn wait(&mut self, deadline: Duration) -> Option<i32> {
+        let mut status = None;
+        wait_until("the daemon's end", deadline, || {
+            status = self.daemon.try_wait().unwrap();
+            status.is_some()
+        });
+        status.and_then(|status| status.code())
+    }
+
+    /// Kills the daemon, and leaves a dead mount behind.
+    pub fn kill(mut self) -> MountPoint {
+        self.daemon.kill().unwrap();
+        self.daemon.wait().unwrap();
+        std::mem::replace(&mut self.mount_point, MountPoint::new())
+    }
+}
+
+impl Drop for Mount {
+    fn drop(&mut self) {
+        if matches!(self.daemon.try_wait(), Ok(None)) {
+            send(self.daemon.id(), Signal::TERM);
+            let start = Instant::now();
+            while matches!(self.daemon.try_wait(), Ok(None)) {
+                if start.elapsed() > DEADLINE {
+                    // The mount point's own end says that something was left.
+                    let _ = self.daemon.kill();
+                    let _ = self.daemon.wait();
+                }
+                thread::sleep(Duration::from_millis(2));
+            }
+        }
+    }
+}
+
+/// A Python that has versioned-hdf5, h5py and numpy: `VH5FS_TEST_PYTHON`, else the one of `.venv` in this folder.
+pub fn python() -> PathBuf {
+    let python = std::env::var_os("VH5FS_TEST_PYTHON").map_or_else(
+        || Path::new(env!("CARGO_MANIFEST_DIR")).join(".venv/bin/python"),
+        PathBuf::from,
+    );
+    assert!(
+        python.exists(),
+        "{}: no such program; run scripts/test.sh, or set VH5FS_TEST_PYTHON to a Python with versioned-hdf5",
+        python.display()
+    );
+    python
+}
+
+/// Runs a script and gives what it prints. Panics with what it said if it fails.
+#[track_caller]
+pub fn run_python(script: &str, arguments: &[&dyn AsRef<OsStr>]) -> String {
+    let output = Command::new(python())
+        .arg("-c")
+        .arg(script)
+        .args(arguments.iter().map(AsRef::as_ref))
+        .stdin(Stdio::null())
+        .output()
+        .unwrap();
+    assert!(
+        output.status.success(),
+        "the script failed: {}",
+        words(&output)
+    );
+    String::from_utf8(output.stdout).unwrap()
+}
+
+/// All that a program said on stderr.
+pub fn words(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
