@@ -5,6 +5,7 @@ use log::Level;
 
 use crate::h5::H5Error;
 use crate::store::StoreError;
+use crate::store::json::ValueError;
 
 /// Why a request fails.
 #[derive(Debug, thiserror::Error)]
@@ -76,7 +77,7 @@ impl FsError {
                     ..
                 }
                 | StoreError::Attribute {
-                    error: H5Error::Unsupported { .. },
+                    error: ValueError::Heap(H5Error::Unsupported { .. }),
                     ..
                 } => libc::EOPNOTSUPP,
                 StoreError::NotAFile { .. }

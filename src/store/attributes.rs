@@ -2,7 +2,7 @@
 
 use std::cell::RefCell;
 
-use super::json::{self, HeapData};
+use super::json::{self, HeapData, ValueError};
 use crate::h5::heap::{HeapReader, VlenReference};
 use crate::h5::{self, Address, H5Error, MetaReader, ObjectHeader};
 
@@ -32,7 +32,7 @@ pub struct AttributeText {
     /// Its name, not necessarily UTF-8.
     pub name: Vec<u8>,
     /// A scalar string is its text; anything else is JSON. An error where the value is damaged or not supported.
-    pub value: Result<Vec<u8>, H5Error>,
+    pub value: Result<Vec<u8>, ValueError>,
 }
 
 /// All attributes of the object at `address`, in the byte order of their names.

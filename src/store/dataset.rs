@@ -180,13 +180,13 @@ impl Dataset {
         let zeros = vec![0; self.header.datatype.size];
         let fill = self.header.fill_value.as_deref().unwrap_or(&zeros);
         let reader = self.file.h5.reader();
-        json::attribute_text(&self.header.datatype, &Dataspace::Scalar, fill, &HeapValues::new(&reader)).map_err(|error| {
-            StoreError::Object {
-                version: self.version.name.to_vec(),
-                object: self.path.to_vec(),
+        json::attribute_text(&self.header.datatype, &Dataspace::Scalar, fill, &HeapValues::new(&reader)).map_err(
+            |error| StoreError::Value {
+                dataset: self.path.to_vec(),
+                first_element: 0,
                 error,
-            }
-        })
+            },
+        )
     }
 
     /// Length of its file in bytes. Text has to be read for that the first time.

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use super::json::ValueError;
 use super::shown_path;
 use crate::codec::CodecError;
 use crate::h5::H5Error;
@@ -138,14 +139,14 @@ pub enum StoreError {
         error: CodecError,
     },
     /// A value of a variable-length or reference type could not be had.
-    #[error("dataset {}: a value of chunk {chunk}: {error}", shown_path(dataset))]
+    #[error("dataset {}: among the elements from {first_element} on: {error}", shown_path(dataset))]
     Value {
         /// The dataset's path.
         dataset: Vec<u8>,
-        /// Number of the chunk in raw data.
-        chunk: u64,
+        /// The first of the elements that were read together, in C order.
+        first_element: u64,
         /// What went wrong.
-        error: H5Error,
+        error: ValueError,
     },
     /// An attribute's value is damaged or of a type that is not supported.
     #[error("attribute {}: {error}", name.escape_ascii())]
@@ -153,7 +154,7 @@ pub enum StoreError {
         /// The attribute's name.
         name: Vec<u8>,
         /// What is wrong.
-        error: H5Error,
+        error: ValueError,
     },
     /// Another program went on writing for too long.
     #[error("{} keeps changing, and what was asked for could not be read in a settled state", path.display())]

@@ -140,10 +140,12 @@ impl Rendered {
         self.elements.read_exact_at(offset, &mut elements)?;
         let reader = self.file.h5.reader();
         let heap = HeapValues::new(&reader);
-        text::render(&self.datatype, &elements, &heap).map_err(|error| StoreError::Value {
+        let mut lines = Vec::new();
+        text::write_lines(&self.datatype, &elements, &heap, &mut lines).map_err(|error| StoreError::Value {
             dataset: self.path.to_vec(),
-            chunk: part,
+            first_element: part * PART_ELEMENTS,
             error,
-        })
+        })?;
+        Ok(lines)
     }
 }

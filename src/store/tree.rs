@@ -12,7 +12,7 @@ use crate::h5::mapping;
 use crate::h5::{
     self, Address, Attribute, DatasetHeader, H5Error, Layout, LinkTarget, MetaReader, ObjectHeader, ObjectKind,
 };
-use super::json;
+use super::json::{self, ValueError};
 
 /// Deeper groups than any tool can walk are taken as damage.
 const MAX_DEPTH: usize = 512;
@@ -241,7 +241,7 @@ fn read_signature(
     add(&mut hash, format!("{:?}", dataset.dataspace.shape()).as_bytes());
     add(&mut hash, dataset.fill_value.as_deref().unwrap_or_default());
     for attribute in &attributes {
-        add_attribute(&mut hash, heap, attribute)?;
+        add_attribute(&mut hash, heap, header.address(), attribute)?;
     }
     let mapping = match &dataset.layout {
         Layout::Virtual { heap_address, heap_index } => {
@@ -271,13 +271,25 @@ fn read_signature(
     })
 }
 
-fn add_attribute(hash: &mut Sha256, heap: &HeapValues<'_>, attribute: &Attribute) -> Result<(), H5Error> {
+fn add_attribute(
+    hash: &mut Sha256,
+    heap: &HeapValues<'_>,
+    address: Address,
+    attribute: &Attribute,
+) -> Result<(), H5Error> {
     add(hash, &attribute.name);
     add(hash, &attribute.datatype_bytes);
     add(hash, format!("{:?}", attribute.dataspace).as_bytes());
     if attribute.datatype.contains_pointers() {
         // Two copies of the same text lie at different places.
-        let text = json::attribute_text(&attribute.datatype, &attribute.dataspace, &attribute.data, heap)?;
+        let text = json::attribute_text(&attribute.datatype, &attribute.dataspace, &attribute.data, heap).map_err(|error| match error {
+            ValueError::Heap(error) => error,
+            ValueError::Length { .. } | ValueError::TooDeep { .. } | ValueError::TooLong { .. } => H5Error::Damaged {
+                structure: "attribute",
+                address,
+                what: "its value does not fit its type and shape",
+            },
+        })?;
         add(hash, &text);
     } else {
         add(hash, &attribute.data);
