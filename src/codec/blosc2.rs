@@ -4,7 +4,8 @@
 //! Numbers of the frame are big-endian (MessagePack), those of the chunk little-endian. In more than one dimension the plugin stores the chunk block
 //! by block, each block a small box, the boxes at the edges padded; a metalayer named `b2nd` says how.
 
-use super::blosc::{self, Blosc};
+use super::blosc;
+use super::blosc_write::Blosc;
 use super::{CodecError, Workspace, grown};
 
 pub(super) const FILTER: &str = "blosc2";

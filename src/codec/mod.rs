@@ -13,6 +13,7 @@ mod bits;
 mod bitshuffle;
 mod blosc;
 mod blosc2;
+mod blosc_write;
 mod engines;
 mod error;
 mod fletcher32;
@@ -29,7 +30,7 @@ mod tests;
 pub use error::CodecError;
 
 use bitshuffle::Bitshuffle;
-use blosc::Blosc;
+use blosc_write::Blosc;
 use engines::Engines;
 use nbit::Nbit;
 use scaleoffset::ScaleOffset;
