@@ -3,6 +3,7 @@
 use libc::c_int;
 use log::Level;
 
+use crate::codec::CodecError;
 use crate::h5::H5Error;
 use crate::store::StoreError;
 use crate::store::json::ValueError;
@@ -67,7 +68,14 @@ impl FsError {
             Self::Store(error) => match error {
                 StoreError::VersionGone { .. } => libc::ESTALE,
                 StoreError::Open { error, .. } => error.raw_os_error().unwrap_or(libc::EIO),
-                StoreError::Filter { .. }
+                StoreError::Filter {
+                    error: CodecError::UnknownFilter { .. } | CodecError::UnsupportedForm { .. },
+                    ..
+                }
+                | StoreError::ChunkDecode {
+                    error: CodecError::UnsupportedForm { .. },
+                    ..
+                }
                 | StoreError::Object {
                     error: H5Error::Unsupported { .. },
                     ..
@@ -88,6 +96,7 @@ impl FsError {
                 | StoreError::Object { .. }
                 | StoreError::RawData { .. }
                 | StoreError::Inconsistent { .. }
+                | StoreError::Filter { .. }
                 | StoreError::ChunkMissing { .. }
                 | StoreError::ChunkLength { .. }
                 | StoreError::ChunkRead { .. }
