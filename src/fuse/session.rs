@@ -1,9 +1,9 @@
 //! A mount from its beginning to its end.
 //!
 //! Threads: `fuser` runs event loops, each of which takes a request from the kernel and answers it. Reads, which decode, run in at
-//! most [`READS_PER_DECODE_THREAD`] loops for each decode thread; [`METADATA_LOOPS`] more are always free for
-//! everything else, so that a `stat` never waits for a decode. A loop's buffer of 16 MiB is address space, not memory, until a
-//! request fills it, and ours are small.
+//! most as many loops as there are decode threads; [`METADATA_LOOPS`] more are always free for everything else, so that a
+//! `stat` never waits for a decode. A loop's buffer of 16 MiB is address space, not memory, until a request fills it, and
+//! ours are small.
 //!
 //! This process never looks at its own mount: killed while it waits for its own answer, it could not end, as the kernel takes the
 //! connection from it only after its last thread, and gives that thread no answer before.
@@ -29,9 +29,6 @@ use super::adapter::Adapter;
 use super::mount_table::{mount_at, read_mounts};
 use super::{MountError, invalidate, kernel_mount};
 use crate::fs::Vfs;
-
-/// Reads under way at a time for each decode thread: while one decodes, another waits for the disk.
-const READS_PER_DECODE_THREAD: usize = 2;
 
 /// Event loops that no read ever occupies.
 const METADATA_LOOPS: usize = 8;
@@ -138,19 +135,16 @@ fn start_loops(
     connection: OwnedFd,
     sender: Sender<Event>,
 ) -> io::Result<()> {
-    let max_reads = config
-        .decode_threads
-        .saturating_mul(READS_PER_DECODE_THREAD);
     let mut fuser_config = Config::default();
     fuser_config.acl = if config.access == Access::Everyone {
         SessionACL::All
     } else {
         SessionACL::Owner
     };
-    fuser_config.n_threads = Some(max_reads.saturating_add(METADATA_LOOPS));
+    fuser_config.n_threads = Some(config.decode_threads.saturating_add(METADATA_LOOPS));
     fuser_config.clone_fd = kernel_mount::can_clone_device();
     let vfs = Arc::new(vfs);
-    let adapter = Adapter::new(Arc::clone(&vfs), max_reads);
+    let adapter = Adapter::new(Arc::clone(&vfs), config.decode_threads);
     let session = Session::from_fd(adapter, connection, fuser_config.acl, fuser_config)?;
     invalidate::spawn(&vfs, session.notifier())?;
     drop(vfs);
