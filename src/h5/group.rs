@@ -5,7 +5,7 @@ use super::btree2::{self, BTree2};
 use super::checksum::lookup3;
 use super::decoder::Decoder;
 use super::fractal_heap::FractalHeap;
-use super::object_header::{ObjectHeader, message_type};
+use super::object_header::{ObjectHeader, ObjectKind, message_type};
 use super::symbol_table::SymbolTable;
 use super::{Address, H5Error, MetaReader};
 
@@ -92,8 +92,19 @@ pub fn find_link(
     group: Address,
     name: &[u8],
 ) -> Result<Option<Link>, H5Error> {
-    let header = ObjectHeader::read(reader, group)?;
-    match Form::of(&header)? {
+    find_link_of(reader, &ObjectHeader::read(reader, group)?, name)
+}
+
+/// The same for a header that was read already.
+///
+/// # Errors
+/// As for [`links`].
+pub fn find_link_of(
+    reader: &MetaReader,
+    header: &ObjectHeader,
+    name: &[u8],
+) -> Result<Option<Link>, H5Error> {
+    match Form::of(header)? {
         Form::SymbolTable(mut message) => SymbolTable::open(reader, &mut message)?.find(name),
         Form::Compact => {
             for message in header.messages() {
@@ -132,7 +143,7 @@ pub fn find_link(
 ///
 /// # Errors
 /// As for [`links`], and [`H5Error::Unsupported`] for a link to another file or of a user's own kind, or more than 16 soft
-/// links. A name that is not there is `None`.
+/// links. A name that is not there, or that is looked for in something other than a group, is `None`.
 pub fn find_path(
     reader: &MetaReader,
     root: Address,
@@ -152,7 +163,11 @@ pub fn find_path(
             address: at,
             what,
         };
-        match find_link(reader, at, &name)?.map(|link| link.target) {
+        let header = ObjectHeader::read(reader, at)?;
+        if header.kind()? != ObjectKind::Group {
+            return Ok(None);
+        }
+        match find_link_of(reader, &header, &name)?.map(|link| link.target) {
             None => return Ok(None),
             Some(LinkTarget::Hard(address)) => at = address,
             Some(LinkTarget::Soft(target)) => {
@@ -268,4 +283,39 @@ fn decode_link(bytes: &[u8], address: Address) -> Result<Link, H5Error> {
         _ => return Err(decoder.damaged("its kind is unknown")),
     };
     Ok(Link { name, target })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn link_messages_with_every_field() {
+        let start = [1, 0x1d, 64, 9, 9, 9, 9, 9, 9, 9, 9, 1, 2, 0];
+        let external = [&start[..], b"ab", &[7, 0], b"\0fi\0pa\0"].concat();
+        assert_eq!(
+            decode_link(&external, Address(0)).unwrap(),
+            Link {
+                name: b"ab".to_vec(),
+                target: LinkTarget::External {
+                    file: b"fi".to_vec(),
+                    object: b"pa".to_vec()
+                }
+            }
+        );
+        for len in 0..external.len() {
+            assert!(decode_link(&external[..len], Address(0)).is_err());
+        }
+        let own = decode_link(&[1, 0x08, 200, 1, b'x', 0, 0], Address(0)).unwrap();
+        assert_eq!(own.target, LinkTarget::UserDefined(200));
+        assert!(decode_link(&[1, 0x08, 2, 1, b'x', 0, 0], Address(0)).is_err());
+        let hard = [1, 0x00, 1, b'x', 1, 2, 0, 0, 0, 0, 0, 0];
+        assert_eq!(
+            decode_link(&hard, Address(0)).unwrap().target,
+            LinkTarget::Hard(Address(0x201))
+        );
+        assert!(decode_link(&[1, 0x00, 0], Address(0)).is_err());
+        let endless = [&[1, 0x03][..], &[0xff; 8], b"x"].concat();
+        assert!(decode_link(&endless, Address(0)).is_err());
+    }
 }

@@ -34,7 +34,7 @@ mod testing;
 pub use attribute::{Attribute, attribute_named, attributes};
 pub use checksum::lookup3;
 pub use dataset::DatasetHeader;
-pub use group::{Link, LinkTarget, find_link, find_path, links, links_of};
+pub use group::{Link, LinkTarget, find_link, find_link_of, find_path, links, links_of};
 pub use layout_message::{ChunkIndexKind, Layout};
 pub use object_header::{Message, ObjectHeader, ObjectKind};
 pub use reader::{MetaBytes, MetaReader};

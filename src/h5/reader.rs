@@ -28,7 +28,7 @@ pub struct MetaReader {
 #[derive(Debug)]
 struct Block {
     number: u64,
-    bytes: Arc<[u8]>,
+    bytes: Arc<Vec<u8>>,
 }
 
 /// Bytes of a file, shared with the block that they lie in where that is possible.
@@ -37,7 +37,7 @@ pub struct MetaBytes(Repr);
 
 #[derive(Debug, Clone)]
 enum Repr {
-    Shared(Arc<[u8]>, Range<usize>),
+    Shared(Arc<Vec<u8>>, Range<usize>),
     Owned(Vec<u8>),
 }
 
@@ -157,7 +157,7 @@ impl MetaReader {
     }
 
     /// Block `number`, which reaches to the end of the file if it is the last one.
-    fn block(&self, number: u64) -> Result<Arc<[u8]>, H5Error> {
+    fn block(&self, number: u64) -> Result<Arc<Vec<u8>>, H5Error> {
         let mut blocks = self.blocks.borrow_mut();
         if let Some(at) = blocks.iter().position(|block| block.number == number) {
             blocks[..=at].rotate_right(1);
@@ -165,10 +165,18 @@ impl MetaReader {
         }
         let offset = number.saturating_mul(BLOCK_BYTES);
         let len = self.file_len_bytes.saturating_sub(offset).min(BLOCK_BYTES);
-        let mut bytes = vec![0u8; usize::try_from(len).unwrap_or(0)];
-        self.source.read_exact_at(&mut bytes, offset)?;
-        let bytes: Arc<[u8]> = bytes.into();
-        blocks.truncate(MAX_BLOCKS - 1);
+        // The buffer of the block that makes room is used again, unless someone still holds it.
+        let mut bytes = match blocks.len() {
+            MAX_BLOCKS => blocks.pop().map(|block| block.bytes).unwrap_or_default(),
+            _ => Arc::default(),
+        };
+        if Arc::get_mut(&mut bytes).is_none() {
+            bytes = Arc::default();
+        }
+        if let Some(buffer) = Arc::get_mut(&mut bytes) {
+            buffer.resize(usize::try_from(len).unwrap_or(0), 0);
+            self.source.read_exact_at(buffer, offset)?;
+        }
         blocks.insert(
             0,
             Block {

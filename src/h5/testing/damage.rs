@@ -73,14 +73,14 @@ fn walk_damaged(file: &MadeFile, count: usize) -> (usize, usize) {
     (opened, damaged)
 }
 
-fn is_small(file: &&MadeFile) -> bool {
+fn is_small(file: &MadeFile) -> bool {
     file.name.starts_with("small")
 }
 
 #[test]
 fn one_changed_byte_anywhere() {
     for file in made_files() {
-        let count = if is_small(&file) { 1500 } else { 50 };
+        let count = if is_small(file) { 1500 } else { 50 };
         let (opened, damaged) = walk_damaged(file, count);
         assert!(opened > count * 9 / 10, "{}: {opened}", file.name);
         assert!(damaged > 0, "{}", file.name);
@@ -89,7 +89,7 @@ fn one_changed_byte_anywhere() {
 
 #[test]
 fn one_changed_byte_behind_right_checksums() {
-    for file in made_files().iter().filter(is_small) {
+    for file in made_files().iter().filter(|file| is_small(file)) {
         let (opened, damaged) = with_all_matching(|| walk_damaged(file, 3000));
         assert!(opened > 2700, "{}: {opened}", file.name);
         assert!(damaged > 0, "{}", file.name);
@@ -98,7 +98,7 @@ fn one_changed_byte_behind_right_checksums() {
 
 #[test]
 fn each_byte_of_the_first_structures() {
-    for file in made_files().iter().filter(is_small) {
+    for file in made_files().iter().filter(|file| is_small(file)) {
         let start = usize::try_from(file.open().base_address()).unwrap();
         for at in start..start + 700 {
             for value in [0x00, 0x01, 0x7f, 0x80, 0xff] {
