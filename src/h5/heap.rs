@@ -247,17 +247,13 @@ impl<'a> HeapReader<'a> {
         let reader = self.reader;
         let collection = self.collection(address)?;
         let place = collection.find(index).ok_or_else(|| no_object(address))?;
-        match (&collection.bytes, place.range()) {
-            (Some(bytes), Some(range)) => match bytes.get(range) {
-                Some(object) => Ok(Cow::Borrowed(object)),
-                None => Err(no_object(address)),
-            },
-            _ => {
-                let start = Address(address.0.saturating_add(place.start));
-                let object = reader.read(start, place.len_bytes)?;
-                Ok(Cow::Owned(object.to_vec()))
-            }
+        if let (Some(bytes), Some(range)) = (&collection.bytes, place.range()) {
+            let object = bytes.get(range).ok_or_else(|| no_object(address))?;
+            return Ok(Cow::Borrowed(object));
         }
+        let start = Address(address.0.saturating_add(place.start));
+        let object = reader.read(start, place.len_bytes)?;
+        Ok(Cow::Owned(object.to_vec()))
     }
 
     /// The bytes that `reference` stands for: exactly its length times `element_bytes`, none where it is empty.
@@ -300,14 +296,13 @@ impl<'a> HeapReader<'a> {
     fn collection(&mut self, address: Address) -> Result<&Collection, H5Error> {
         let is_last = matches!(&self.last, Some((last, _)) if *last == address);
         if !is_last {
-            let collection = match self.collections.get(&address) {
-                Some(kept) => Arc::clone(kept),
-                None => {
-                    let read =
-                        Arc::new(Collection::read(self.reader, address, self.max_kept_bytes)?);
-                    self.collections.insert(address, Arc::clone(&read));
-                    read
-                }
+            let collection = if let Some(kept) = self.collections.get(&address) {
+                Arc::clone(kept)
+            } else {
+                let read = Collection::read(self.reader, address, self.max_kept_bytes)?;
+                let read = Arc::new(read);
+                self.collections.insert(address, Arc::clone(&read));
+                read
             };
             self.last = Some((address, collection));
         }

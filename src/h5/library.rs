@@ -19,6 +19,15 @@ use hdf5_sys::{h5, h5d, h5e, h5f, h5i, h5o, h5p, h5s, h5t};
 use super::mapping::{HyperslabAxis, MAX_RANK, Mapping, Selection};
 use super::{Address, H5Error, StoredChunk};
 
+unsafe extern "C" {
+    /// Of the library's H5VLnative.h, which `hdf5_sys` leaves out.
+    fn H5VLnative_addr_to_token(
+        file: h5i::hid_t,
+        address: h5::haddr_t,
+        token: *mut h5o::H5O_token_t,
+    ) -> h5::herr_t;
+}
+
 /// An object of a file.
 #[derive(Debug, Clone, Copy)]
 pub enum ObjectName<'a> {
@@ -229,10 +238,17 @@ impl LibraryFile {
                     unsafe { h5o::H5Oopen(self.id.0, path.as_ptr(), h5p::H5P_DEFAULT) }
                 })?
             }
-            ObjectName::Header(address) => handle(action, || {
-                // SAFETY: the file is open; the library checks what lies at the address.
-                unsafe { h5o::H5Oopen_by_addr(self.id.0, address.0) }
-            })?,
+            ObjectName::Header(address) => {
+                let mut token = h5o::H5O_token_t::default();
+                done(action, || {
+                    // SAFETY: the file is open, and the token is written within the call.
+                    unsafe { H5VLnative_addr_to_token(self.id.0, address.0, &raw mut token) }
+                })?;
+                handle(action, || {
+                    // SAFETY: the file is open; the library checks what lies at the address.
+                    unsafe { h5o::H5Oopen_by_token(self.id.0, token) }
+                })?
+            }
         };
         // SAFETY: `object` is valid.
         match unsafe { h5i::H5Iget_type(object.0) } {
@@ -261,10 +277,9 @@ unsafe extern "C" fn found_chunk(
     data: *mut c_void,
 ) -> c_int {
     // SAFETY: this is what the caller guarantees.
-    let (found, offset) = unsafe {
-        let found = &mut *data.cast::<FoundChunks>();
-        (&mut *found, std::slice::from_raw_parts(offset, found.rank))
-    };
+    let found = unsafe { &mut *data.cast::<FoundChunks>() };
+    // SAFETY: as above.
+    let offset = unsafe { std::slice::from_raw_parts(offset, found.rank) };
     let chunk = StoredChunk {
         address: Address(address.wrapping_sub(found.base_address)),
         stored_bytes,
@@ -309,7 +324,9 @@ fn selection(space: &Handle) -> Result<Selection, H5Error> {
         h5s::H5S_sel_type::H5S_SEL_ALL => Ok(Selection::All),
         h5s::H5S_sel_type::H5S_SEL_POINTS => {
             // SAFETY: `space` is valid.
-            let points = count(ACTION, || unsafe { h5s::H5Sget_select_elem_npoints(space.0) })?;
+            let points = count(ACTION, || unsafe {
+                h5s::H5Sget_select_elem_npoints(space.0)
+            })?;
             let coordinates = numbers(ACTION, points, rank, |buffer| {
                 // SAFETY: the buffer has `rank` numbers for each of the points.
                 unsafe { h5s::H5Sget_select_elem_pointlist(space.0, 0, points as u64, buffer) }
@@ -322,7 +339,9 @@ fn selection(space: &Handle) -> Result<Selection, H5Error> {
                 return regular(space, rank);
             }
             // SAFETY: `space` is valid.
-            let blocks = count(ACTION, || unsafe { h5s::H5Sget_select_hyper_nblocks(space.0) })?;
+            let blocks = count(ACTION, || unsafe {
+                h5s::H5Sget_select_hyper_nblocks(space.0)
+            })?;
             let corners = numbers(ACTION, blocks, 2 * rank, |buffer| {
                 // SAFETY: the buffer has two times `rank` numbers for each of the blocks.
                 unsafe { h5s::H5Sget_select_hyper_blocklist(space.0, 0, blocks as u64, buffer) }
@@ -336,7 +355,7 @@ fn selection(space: &Handle) -> Result<Selection, H5Error> {
 fn regular(space: &Handle, rank: usize) -> Result<Selection, H5Error> {
     const ACTION: &str = "read a regular selection";
     let mut axes = [[0u64; MAX_RANK]; 4];
-    let [start, stride, count, block] = &mut axes;
+    let [start, stride, number, block] = &mut axes;
     done(ACTION, || {
         // SAFETY: `space` is valid, and each array has room for the most axes that a dataspace has.
         unsafe {
@@ -344,7 +363,7 @@ fn regular(space: &Handle, rank: usize) -> Result<Selection, H5Error> {
                 space.0,
                 start.as_mut_ptr(),
                 stride.as_mut_ptr(),
-                count.as_mut_ptr(),
+                number.as_mut_ptr(),
                 block.as_mut_ptr(),
             )
         }
@@ -353,7 +372,7 @@ fn regular(space: &Handle, rank: usize) -> Result<Selection, H5Error> {
     let axis = |axis: usize| HyperslabAxis {
         start: start[axis],
         stride: stride[axis],
-        count: limited(count[axis]),
+        count: limited(number[axis]),
         block: limited(block[axis]),
     };
     Ok(Selection::Regular((0..rank).map(axis).collect()))
@@ -445,7 +464,11 @@ fn handle(action: &'static str, call: impl FnOnce() -> h5i::hid_t) -> Result<Han
 }
 
 fn done(action: &'static str, call: impl FnOnce() -> c_int) -> Result<(), H5Error> {
-    if call() < 0 { Err(failure(action)) } else { Ok(()) }
+    if call() < 0 {
+        Err(failure(action))
+    } else {
+        Ok(())
+    }
 }
 
 fn count(action: &'static str, call: impl FnOnce() -> h5::hssize_t) -> Result<usize, H5Error> {

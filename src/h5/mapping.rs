@@ -17,7 +17,7 @@ pub use chunk_map::{ChunkMap, MappedCells};
 pub use selection::{HyperslabAxis, MAX_RANK, Selection};
 
 use chunk_map::ChunkMapBuilder;
-use selection::BoxBuffer;
+use selection::{BoxBuffer, BoxForm};
 
 const BLOCK: &str = "global heap block for virtual datasets";
 /// A block's version and number of entries.
@@ -105,7 +105,7 @@ pub fn decode_chunk_map(
     Ok(
         match entries
             .clone()
-            .chunk_map(map, shape, chunk_shape, expected_source)?
+            .chunk_map(map, shape, chunk_shape, expected_source)
         {
             Some(map) => MappingForm::Chunked(map),
             None => MappingForm::Irregular(entries.mappings()?),
@@ -227,27 +227,36 @@ impl<'a> Entries<'a> {
         }
     }
 
-    /// The map, or `None` where a mapping is not one chunk.
+    /// The map, or `None` where a mapping is not one chunk, or damaged; decoding in full tells which.
     fn chunk_map(
         mut self,
         mut map: ChunkMapBuilder,
         shape: &[u64],
         chunk_shape: &[u64],
         expected_source: &[u8],
-    ) -> Result<Option<ChunkMap>, H5Error> {
+    ) -> Option<ChunkMap> {
         let rank = shape.len();
         if rank == 0 || rank > MAX_RANK {
-            return Ok(None);
+            return None;
         }
         let (mut source, mut target) = (BoxBuffer::new(), BoxBuffer::new());
         let mut names = ExpectedNames::new(expected_source);
+        let mut pattern: Option<Pattern<'_>> = None;
         for _ in 0..self.len {
-            if !names.decode(&mut self.decoder, self.flagged)?
-                || !selection::decode_box(&mut self.decoder, rank, &mut source)?
-                || !selection::decode_box(&mut self.decoder, rank, &mut target)?
-            {
-                return Ok(None);
-            }
+            let like_the_last = pattern
+                .as_ref()
+                .and_then(|last| last.take(&mut self.decoder));
+            let (source_numbers, target_numbers) = match like_the_last {
+                Some(numbers) => numbers,
+                None => {
+                    Pattern::decode(&mut self.decoder, self.flagged, rank, &names, &mut pattern)?
+                }
+            };
+            let forms = pattern.as_ref()?;
+            forms.source.unpack(source_numbers, rank, &mut source)?;
+            forms.target.unpack(target_numbers, rank, &mut target)?;
+            names.passed += 1;
+
             let mut cell = 0;
             for axis in 0..rank {
                 let (start, chunk) = (target.start[axis], chunk_shape[axis]);
@@ -259,17 +268,17 @@ impl<'a> Entries<'a> {
                     || source.len[axis] != extent
                     || (axis > 0 && source.start[axis] != 0)
                 {
-                    return Ok(None);
+                    return None;
                 }
                 cell = cell * map.grid()[axis] + number;
             }
             let stored = source.start[0] / chunk_shape[0];
             if stored * chunk_shape[0] != source.start[0] || !map.insert(cell, stored) {
-                return Ok(None);
+                return None;
             }
         }
-        self.check_end()?;
-        Ok(map.finish())
+        self.check_end().ok()?;
+        map.finish()
     }
 
     /// Every mapping in full. Names are shared with the entry before, so that memory follows the block's length.
@@ -330,12 +339,71 @@ fn decode_flags(decoder: &mut Decoder<'_>, flagged: bool) -> Result<u8, H5Error>
     Ok(flags)
 }
 
+/// What an entry is but for its boxes' numbers: nearly always the next entry is the same, and then needs no decoding.
+struct Pattern<'a> {
+    /// Names and the header of the source selection.
+    head: &'a [u8],
+    /// What follows that header.
+    source: BoxForm,
+    source_bytes: usize,
+    /// The header of the virtual selection.
+    middle: &'a [u8],
+    /// What follows that header.
+    target: BoxForm,
+    target_bytes: usize,
+}
+
+impl<'a> Pattern<'a> {
+    /// Takes the next entry and keeps its pattern. The stored numbers of its source box and of its virtual box, or `None` where the
+    /// names are not those expected or the selections, by their headers, not boxes.
+    fn decode(
+        decoder: &mut Decoder<'a>,
+        flagged: bool,
+        rank: usize,
+        names: &ExpectedNames<'_>,
+        keep: &mut Option<Self>,
+    ) -> Option<(&'a [u8], &'a [u8])> {
+        let taken =
+            |before: &'a [u8], decoder: &Decoder<'a>| &before[..before.len() - decoder.remaining()];
+        let before = decoder.rest();
+        names.decode(decoder, flagged)?;
+        let source = BoxForm::decode(decoder, rank)?;
+        let head = taken(before, decoder);
+        let source_numbers = decoder.take(source.len_bytes(rank)).ok()?;
+        let before = decoder.rest();
+        let target = BoxForm::decode(decoder, rank)?;
+        let middle = taken(before, decoder);
+        let target_numbers = decoder.take(target.len_bytes(rank)).ok()?;
+        *keep = Some(Self {
+            head,
+            source,
+            source_bytes: source_numbers.len(),
+            middle,
+            target,
+            target_bytes: target_numbers.len(),
+        });
+        Some((source_numbers, target_numbers))
+    }
+
+    /// Takes the next entry if it is like this one: the stored numbers of its source box and of its virtual box.
+    #[inline]
+    fn take(&self, decoder: &mut Decoder<'a>) -> Option<(&'a [u8], &'a [u8])> {
+        let rest = decoder.rest();
+        let (source, behind) = rest
+            .strip_prefix(self.head)?
+            .split_at_checked(self.source_bytes)?;
+        let (target, behind) = behind
+            .strip_prefix(self.middle)?
+            .split_at_checked(self.target_bytes)?;
+        decoder.skip(rest.len() - behind.len()).ok()?;
+        Some((source, target))
+    }
+}
+
 /// Holds the names of each entry against those that a chunk of the expected source has.
 struct ExpectedNames<'a> {
     source: &'a [u8],
     any_file: bool,
-    /// The names of the last entry that had both, as stored with their NULs: nearly always those of the next one too.
-    stored: &'a [u8],
     /// How many entries went by, all of them with the expected names.
     passed: u64,
 }
@@ -345,50 +413,30 @@ impl<'a> ExpectedNames<'a> {
         Self {
             source,
             any_file: source.starts_with(OWN_DATA),
-            stored: &[],
             passed: 0,
         }
     }
 
-    /// Takes the names of the next entry; `false` where they are not the expected ones.
-    #[inline]
-    fn decode<'b: 'a>(
-        &mut self,
-        decoder: &mut Decoder<'b>,
-        flagged: bool,
-    ) -> Result<bool, H5Error> {
-        if !flagged && !self.stored.is_empty() && decoder.rest().starts_with(self.stored) {
-            decoder.skip(self.stored.len())?;
-            self.passed += 1;
-            return Ok(true);
-        }
-        let flags = decode_flags(decoder, flagged)?;
-        let names = decoder.rest();
+    /// Takes the flags and names of the next entry; `None` where they are not the expected ones.
+    fn decode(&self, decoder: &mut Decoder<'_>, flagged: bool) -> Option<()> {
+        let flags = decode_flags(decoder, flagged).ok()?;
         if flags & flag::SAME_FILE == 0 {
             if flags & flag::FILE_SHARED != 0 {
                 self.check_origin(decoder)?;
-            } else if decoder.c_string()? != THIS_FILE && !self.any_file {
-                return Ok(false);
+            } else if decoder.c_string().ok()? != THIS_FILE && !self.any_file {
+                return None;
             }
         }
         if flags & flag::DATASET_SHARED != 0 {
-            self.check_origin(decoder)?;
-        } else if decoder.c_string()? != self.source {
-            return Ok(false);
+            self.check_origin(decoder)
+        } else {
+            (decoder.c_string().ok()? == self.source).then_some(())
         }
-        if !flagged {
-            self.stored = &names[..names.len() - decoder.remaining()];
-        }
-        self.passed += 1;
-        Ok(true)
     }
 
     /// Takes the number of the entry whose name is shared. Each one that went by has the expected names.
-    fn check_origin(&self, decoder: &mut Decoder<'_>) -> Result<(), H5Error> {
-        if decoder.length()? >= self.passed {
-            return Err(decoder.damaged("an entry shares a name with a later one"));
-        }
-        Ok(())
+    fn check_origin(&self, decoder: &mut Decoder<'_>) -> Option<()> {
+        (decoder.length().ok()? < self.passed).then_some(())
     }
 }
 

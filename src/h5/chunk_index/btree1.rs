@@ -83,7 +83,9 @@ impl Walk<'_> {
         self.entries_left = self
             .entries_left
             .checked_sub(u64::from(entries))
-            .ok_or_else(|| decoder.damaged("the tree has more entries than the file has room for"))?;
+            .ok_or_else(|| {
+                decoder.damaged("the tree has more entries than the file has room for")
+            })?;
         let (left, right) = (decoder.offset()?, decoder.offset()?);
         self.check_siblings(address, own_level, left, right)?;
 

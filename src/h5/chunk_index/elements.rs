@@ -119,7 +119,11 @@ impl ArrayOrder {
         let mut cell = 0u64;
         let mut place = [0u64; crate::h5::mapping::MAX_RANK];
         for (position, &(axis, cells)) in self.axes.iter().enumerate().rev() {
-            let coordinate = if position == 0 { rest } else { rest % cells.max(1) };
+            let coordinate = if position == 0 {
+                rest
+            } else {
+                rest % cells.max(1)
+            };
             rest /= cells.max(1);
             if coordinate >= grid[axis] {
                 return None;
@@ -161,7 +165,17 @@ mod tests {
         let order = order(&[Some(5), Some(4)], None).unwrap();
         assert_eq!(order.len(), Some(20));
         let cells: Vec<_> = (0..9).map(|number| order.cell(number, &[2, 3])).collect();
-        let want = [Some(0), Some(1), Some(2), None, Some(3), Some(4), Some(5), None, None];
+        let want = [
+            Some(0),
+            Some(1),
+            Some(2),
+            None,
+            Some(3),
+            Some(4),
+            Some(5),
+            None,
+            None,
+        ];
         assert_eq!(cells, want);
     }
 

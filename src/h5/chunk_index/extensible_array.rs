@@ -42,13 +42,13 @@ struct Array {
     client: u8,
     elements: Elements,
     /// Elements in the index block.
-    len_in_index: u64,
+    len_in_index: u8,
     /// Elements of the smallest data block.
     min_block_len: u64,
     /// Elements of a page.
     page_len: u64,
     /// Width of an element's number in a block.
-    number_bytes: u64,
+    number_bytes: u8,
     /// How many super blocks there can be, and how many of them have no block of their own.
     super_blocks: u32,
     super_blocks_in_index: u32,
@@ -71,11 +71,7 @@ struct SuperBlock {
 }
 
 impl Array {
-    fn open(
-        reader: &MetaReader,
-        address: Address,
-        extent: &Extent<'_>,
-    ) -> Result<Self, H5Error> {
+    fn open(reader: &MetaReader, address: Address, extent: &Extent<'_>) -> Result<Self, H5Error> {
         let header = reader.read(address, HEADER_BYTES)?;
         let mut decoder = Decoder::new(&header, HEADER, address);
         decoder.signature(b"EAHD")?;
@@ -88,8 +84,8 @@ impl Array {
             return Err(decoder.damaged("it is for chunks with other filters"));
         }
         let element_bytes = usize::from(decoder.u8()?);
-        let number_bits = u32::from(decoder.u8()?);
-        let len_in_index = u64::from(decoder.u8()?);
+        let number_bits = decoder.u8()?;
+        let len_in_index = decoder.u8()?;
         let min_block_len = u64::from(decoder.u8()?);
         let min_pointers = u64::from(decoder.u8()?);
         let page_bits = u32::from(decoder.u8()?);
@@ -102,7 +98,7 @@ impl Array {
         if !min_block_len.is_power_of_two() || !min_pointers.is_power_of_two() {
             return Err(impossible());
         }
-        let super_blocks = number_bits
+        let super_blocks = u32::from(number_bits)
             .checked_sub(min_block_len.ilog2())
             .filter(|_| number_bits <= 64)
             .ok_or_else(impossible)?
@@ -111,7 +107,8 @@ impl Array {
         let page_len = 1u64.checked_shl(page_bits).ok_or_else(impossible)?;
         let unlimited = extent.max_grid.iter().position(Option::is_none);
         let order = ArrayOrder::new(extent, Some(unlimited.unwrap_or(0)));
-        let order = order.ok_or_else(|| decoder.damaged("its dataset has two axes without limit"))?;
+        let order =
+            order.ok_or_else(|| decoder.damaged("its dataset has two axes without limit"))?;
         let array = Self {
             address,
             client,
@@ -120,7 +117,7 @@ impl Array {
             len_in_index,
             min_block_len,
             page_len,
-            number_bytes: u64::from(number_bits.div_ceil(8)),
+            number_bytes: number_bits.div_ceil(8),
             super_blocks,
             super_blocks_in_index,
             len,
@@ -136,24 +133,26 @@ impl Array {
 
     fn super_block(&self, number: u32) -> Option<SuperBlock> {
         let blocks = 1u64.checked_shl(number / 2)?;
-        let block_len = self.min_block_len.checked_mul(1u64.checked_shl(number.div_ceil(2))?)?;
+        let block_len = self
+            .min_block_len
+            .checked_mul(1u64.checked_shl(number.div_ceil(2))?)?;
         // Super block n begins at (2^n - 1) times the smallest data block.
         let before = 1u64.checked_shl(number)?.checked_sub(1)?;
         let first = before.checked_mul(self.min_block_len)?;
         Some(SuperBlock {
             blocks,
             block_len,
-            pages: if block_len > self.page_len { block_len / self.page_len } else { 0 },
-            first: first.checked_add(self.len_in_index)?,
+            pages: if block_len > self.page_len {
+                block_len / self.page_len
+            } else {
+                0
+            },
+            first: first.checked_add(u64::from(self.len_in_index))?,
         })
     }
 
     /// Passes over what every block begins with.
-    fn decode_prefix(
-        &self,
-        decoder: &mut Decoder<'_>,
-        signature: &[u8],
-    ) -> Result<(), H5Error> {
+    fn decode_prefix(&self, decoder: &mut Decoder<'_>, signature: &[u8]) -> Result<(), H5Error> {
         decoder.signature(signature)?;
         if decoder.u8()? != 0 {
             return Err(decoder.unsupported("its version is not 0"));
@@ -173,7 +172,7 @@ impl Array {
         let block_pointers = 2 * ((1u64 << (self.super_blocks_in_index / 2)) - 1);
         let super_pointers = u64::from(self.super_blocks - self.super_blocks_in_index);
         let block_bytes = PREFIX_BYTES
-            + self.len_in_index * element_bytes
+            + u64::from(self.len_in_index) * element_bytes
             + (block_pointers + super_pointers) * ADDRESS_BYTES
             + CHECKSUM_BYTES;
         let bytes = reader.read(self.index_block, block_bytes)?;
@@ -182,10 +181,10 @@ impl Array {
         self.decode_prefix(&mut decoder, b"EAIB")?;
 
         let mut own = decoder.clone();
-        let len = self.len.min(self.len_in_index);
-        self.elements.decode(&mut own, self.index_block, 0, len, found)?;
-        // Both factors came from single bytes.
-        decoder.skip((self.len_in_index * element_bytes) as usize)?;
+        let len = self.len.min(u64::from(self.len_in_index));
+        self.elements
+            .decode(&mut own, self.index_block, 0, len, found)?;
+        decoder.skip(usize::from(self.len_in_index) * self.elements.element_bytes)?;
 
         let mut room = Room(reader.len_bytes() / element_bytes);
         for number in 0..self.super_blocks {
@@ -223,7 +222,7 @@ impl Array {
         let (Some(bitmap_bytes), Some(pointers_bytes)) = (bitmap_bytes, pointers_bytes) else {
             return Err(damaged("it is longer than 64 bits count"));
         };
-        let block_bytes = (PREFIX_BYTES + self.number_bytes + CHECKSUM_BYTES)
+        let block_bytes = (PREFIX_BYTES + u64::from(self.number_bytes) + CHECKSUM_BYTES)
             .checked_add(bitmap_bytes)
             .and_then(|n| n.checked_add(pointers_bytes))
             .ok_or_else(|| damaged("it is longer than 64 bits count"))?;
@@ -231,11 +230,13 @@ impl Array {
         let body = checksum::verified(&bytes, SUPER_BLOCK, address)?;
         let mut decoder = Decoder::new(body, SUPER_BLOCK, address);
         self.decode_prefix(&mut decoder, b"EASB")?;
-        if decoder.uint(self.number_bytes as usize)? != place.first - self.len_in_index {
+        if decoder.uint(usize::from(self.number_bytes))?
+            != place.first - u64::from(self.len_in_index)
+        {
             return Err(decoder.damaged("it is for other elements"));
         }
-        // It was read, so its length fits.
-        let bitmap = decoder.take(bitmap_bytes as usize)?;
+        let bitmap_len = usize::try_from(bitmap_bytes).map_err(|_| damaged("it is too long"))?;
+        let bitmap = decoder.take(bitmap_len)?;
         self.read_blocks(reader, &mut decoder, place, bitmap, room, found)
     }
 
@@ -251,12 +252,14 @@ impl Array {
     ) -> Result<(), H5Error> {
         for block in 0..place.blocks {
             let address = addresses.offset()?;
-            let first = place.first + block * place.block_len;
+            let before = block.saturating_mul(place.block_len);
+            let first = place.first.saturating_add(before);
             if !address.is_defined() || first >= self.len {
                 continue;
             }
-            room.take(place.block_len)
-                .ok_or_else(|| addresses.damaged("it has more elements than the file has room for"))?;
+            room.take(place.block_len).ok_or_else(|| {
+                addresses.damaged("it has more elements than the file has room for")
+            })?;
             if place.pages == 0 {
                 self.read_block(reader, address, first, place.block_len, found)?;
             } else {
@@ -280,14 +283,16 @@ impl Array {
     ) -> Result<(), H5Error> {
         // The elements were found to have room in the file.
         let elements_bytes = len * self.elements.element_bytes as u64;
-        let block_bytes = PREFIX_BYTES + self.number_bytes + elements_bytes + CHECKSUM_BYTES;
+        let block_bytes =
+            PREFIX_BYTES + u64::from(self.number_bytes) + elements_bytes + CHECKSUM_BYTES;
         let bytes = reader.read(address, block_bytes)?;
         let body = checksum::verified(&bytes, DATA_BLOCK, address)?;
         let mut decoder = Decoder::new(body, DATA_BLOCK, address);
         self.decode_prefix(&mut decoder, b"EADB")?;
-        decoder.skip(self.number_bytes as usize)?;
+        decoder.skip(usize::from(self.number_bytes))?;
         let len = len.min(self.len - first);
-        self.elements.decode(&mut decoder, address, first, len, found)
+        self.elements
+            .decode(&mut decoder, address, first, len, found)
     }
 
     /// Page `page` of the data block at `block`, whose first element has the number `first`.
@@ -305,14 +310,15 @@ impl Array {
         }
         // All pages together, but for their checksums, have room in the file.
         let page_bytes = self.page_len * self.elements.element_bytes as u64 + CHECKSUM_BYTES;
-        let prefix_bytes = PREFIX_BYTES + self.number_bytes + CHECKSUM_BYTES;
+        let prefix_bytes = PREFIX_BYTES + u64::from(self.number_bytes) + CHECKSUM_BYTES;
         let address = block.0.checked_add(prefix_bytes + page * page_bytes);
         let address = Address(address.unwrap_or(u64::MAX));
         let bytes = reader.read(address, page_bytes)?;
         let body = checksum::verified(&bytes, PAGE, address)?;
         let mut decoder = Decoder::new(body, PAGE, address);
         let len = self.page_len.min(self.len - first);
-        self.elements.decode(&mut decoder, address, first, len, found)
+        self.elements
+            .decode(&mut decoder, address, first, len, found)
     }
 }
 

@@ -51,14 +51,22 @@ pub(super) fn read(
     if !block.is_defined() || len == 0 {
         return Ok(());
     }
-    let elements_bytes = len
+    let all_bytes = len
         .checked_mul(u64::from(element_bytes))
         .filter(|&bytes| bytes <= reader.len_bytes())
         .ok_or_else(|| decoder.damaged("it has more elements than the file has room for"))?;
 
-    let pages = if len > page_len { len.div_ceil(page_len) } else { 0 };
+    let pages = if len > page_len {
+        len.div_ceil(page_len)
+    } else {
+        0
+    };
     // Pages have a bitmap, and their elements lie behind the block's own checksum.
-    let body_bytes = if pages > 0 { pages.div_ceil(8) } else { elements_bytes };
+    let body_bytes = if pages > 0 {
+        pages.div_ceil(8)
+    } else {
+        all_bytes
+    };
     let block_bytes = PREFIX_BYTES + body_bytes + CHECKSUM_BYTES;
     let bytes = reader.read(block, block_bytes)?;
     let mut decoder = Decoder::new(

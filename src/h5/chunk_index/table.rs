@@ -180,7 +180,10 @@ impl<'a> Collector<'a> {
                 (table.cells, table.chunks) = both.into_iter().unzip();
             }
             if let Some(pair) = table.cells.windows(2).position(|two| two[0] == two[1]) {
-                return Err(damaged(table.chunks[pair].address, "a chunk is there twice"));
+                return Err(damaged(
+                    table.chunks[pair].address,
+                    "a chunk is there twice",
+                ));
             }
             if table.cells.iter().copied().eq(0..table.cells.len() as u64) {
                 table.cells = Vec::new();
@@ -296,9 +299,15 @@ mod tests {
             what(table(&[(0, chunk(0, 9))], false)),
             "an unfiltered chunk is of another length"
         );
-        assert_eq!(what(table(&[(0, chunk(0, 0))], true)), "a chunk has no bytes");
+        assert_eq!(
+            what(table(&[(0, chunk(0, 0))], true)),
+            "a chunk has no bytes"
+        );
         for beyond in [chunk(991, 10), chunk(u64::MAX, 10), chunk(u64::MAX - 5, 10)] {
-            assert!(matches!(table(&[(0, beyond)], true), Err(H5Error::Source(_))));
+            assert!(matches!(
+                table(&[(0, beyond)], true),
+                Err(H5Error::Source(_))
+            ));
         }
     }
 

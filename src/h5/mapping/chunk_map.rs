@@ -94,6 +94,7 @@ impl ChunkMap {
     }
 
     /// Every mapped `(cell, chunk)` from `cell` on, in cell order.
+    #[must_use]
     pub fn mapped_from(&self, cell: u64) -> MappedCells<'_> {
         let (at, cell) = match &self.cells {
             Cells::Sparse(list) => (list.partition_point(|entry| entry.0 < cell), cell),

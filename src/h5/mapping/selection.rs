@@ -92,77 +92,83 @@ const HYPERSLAB: u32 = 2;
 const REGULAR: u8 = 1;
 const REVERSED: &str = "a block of a selection ends before it begins";
 
-/// Decodes a selection that is a single box of `rank` axes (at most [`MAX_RANK`]) into `into`. `false` for any other form, and the
-/// decoder is then anywhere in it.
-///
-/// # Errors
-/// [`H5Error::Damaged`] where it ends early or contradicts itself.
+/// How the numbers of a single box are stored behind the header of its selection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct BoxForm {
+    /// Start, stride, count and block of each axis, rather than all first and then all last elements.
+    regular: bool,
+    /// Bytes of a number.
+    width: usize,
+}
+
+impl BoxForm {
+    /// Takes the header of a selection that is a single box of `rank` axes, as far as that can say so; `None` for any other, sound or
+    /// damaged.
+    pub(super) fn decode(decoder: &mut Decoder<'_>, rank: usize) -> Option<Self> {
+        if decoder.u32().ok()? != HYPERSLAB {
+            return None;
+        }
+        let header = HyperslabHeader::decode(decoder).ok()?;
+        let one_block = header.regular || decoder.uint(header.width).ok()? == 1;
+        (header.rank == rank && one_block).then_some(Self {
+            regular: header.regular,
+            width: header.width,
+        })
+    }
+
+    /// Bytes of the numbers of `rank` axes.
+    pub(super) fn len_bytes(self, rank: usize) -> usize {
+        rank * self.width * if self.regular { 4 } else { 2 }
+    }
+
+    /// Takes the numbers of `rank` axes (at most [`MAX_RANK`]) apart; `None` where they are not those of a box.
+    #[inline]
+    pub(super) fn unpack(self, numbers: &[u8], rank: usize, into: &mut BoxBuffer) -> Option<()> {
+        match (self.regular, self.width) {
+            (false, 4) => unpack_corners::<4>(numbers, rank, into),
+            (false, 2) => unpack_corners::<2>(numbers, rank, into),
+            (false, _) => unpack_corners::<8>(numbers, rank, into),
+            (true, 2) => unpack_regular::<2>(numbers, rank, into),
+            (true, 4) => unpack_regular::<4>(numbers, rank, into),
+            (true, _) => unpack_regular::<8>(numbers, rank, into),
+        }
+    }
+}
+
 #[inline]
-pub(super) fn decode_box(
-    decoder: &mut Decoder<'_>,
+fn unpack_corners<const WIDTH: usize>(
+    numbers: &[u8],
     rank: usize,
     into: &mut BoxBuffer,
-) -> Result<bool, H5Error> {
-    let (start, len) = (&mut into.start[..rank], &mut into.len[..rank]);
-    // The one form that nearly every mapping of nearly every file has is read without a step for each field.
-    if let Some((header, behind)) = decoder.rest().split_first_chunk::<24>()
-        && word(header, 0) == HYPERSLAB
-        && word(header, 4) == 1
-    {
-        // 8 bytes: reserved, and the length of what follows. Then the rank, and the number of blocks.
-        if word(header, 16) as usize != rank || word(header, 20) != 1 {
-            return Ok(false);
+) -> Option<()> {
+    let (numbers, _) = numbers.as_chunks::<WIDTH>();
+    let (first, last) = numbers.split_at_checked(rank)?;
+    let axes = into.start[..rank].iter_mut().zip(&mut into.len[..rank]);
+    for ((start, len), (first, last)) in axes.zip(first.iter().zip(last)) {
+        *start = number(first);
+        *len = number(last).checked_sub(*start)?.checked_add(1)?;
+    }
+    Some(())
+}
+
+#[inline]
+fn unpack_regular<const WIDTH: usize>(
+    numbers: &[u8],
+    rank: usize,
+    into: &mut BoxBuffer,
+) -> Option<()> {
+    let (numbers, _) = numbers.as_chunks::<WIDTH>();
+    let (fields, _) = numbers.as_chunks::<4>();
+    let axes = into.start[..rank].iter_mut().zip(&mut into.len[..rank]);
+    for ((start, len), fields) in axes.zip(fields) {
+        let [first, stride, count, block] = fields.each_ref().map(number);
+        let unlimited = unlimited(WIDTH);
+        if count == 0 || block == 0 || count == unlimited || block == unlimited {
+            return None;
         }
-        let Some(corners) = behind.get(..8 * rank) else {
-            return Err(decoder.damaged("a selection ends early"));
-        };
-        let (first, last) = corners.split_at(4 * rank);
-        let corners = first.chunks_exact(4).zip(last.chunks_exact(4));
-        for ((first, last), (start, len)) in corners.zip(start.iter_mut().zip(len)) {
-            let (first, last) = (u64::from(word(first, 0)), u64::from(word(last, 0)));
-            if first > last {
-                return Err(decoder.damaged(REVERSED));
-            }
-            *start = first;
-            *len = last - first + 1;
-        }
-        decoder.skip(24 + 8 * rank)?;
-        return Ok(true);
+        (*start, *len) = (first, run_length(stride, count, block)?);
     }
-    if decoder.u32()? != HYPERSLAB {
-        return Ok(false);
-    }
-    let header = HyperslabHeader::decode(decoder)?;
-    if header.rank != rank {
-        return Ok(false);
-    }
-    if header.regular {
-        for (start, len) in start.iter_mut().zip(len) {
-            let axis = decode_axis(decoder, header.width)?;
-            let (Some(count), Some(block)) = (axis.count, axis.block) else {
-                return Ok(false);
-            };
-            let Some(run) = run_length(axis.stride, count, block) else {
-                return Ok(false);
-            };
-            (*start, *len) = (axis.start, run);
-        }
-        return Ok(true);
-    }
-    if decoder.uint(header.width)? != 1 {
-        return Ok(false);
-    }
-    for start in start.iter_mut() {
-        *start = decoder.uint(header.width)?;
-    }
-    for (start, len) in start.iter().zip(len) {
-        let last = decoder.uint(header.width)?;
-        *len = last
-            .checked_sub(*start)
-            .and_then(|n| n.checked_add(1))
-            .ok_or_else(|| decoder.damaged(REVERSED))?;
-    }
-    Ok(true)
+    Some(())
 }
 
 /// Decodes any selection. Memory is at most some 4 times the bytes read.
@@ -271,9 +277,7 @@ fn decode_rank(decoder: &mut Decoder<'_>) -> Result<usize, H5Error> {
 
 fn decode_axis(decoder: &mut Decoder<'_>, width: usize) -> Result<HyperslabAxis, H5Error> {
     let (start, stride) = (decoder.uint(width)?, decoder.uint(width)?);
-    // The largest number of each width stands for "without limit".
-    let unlimited = u64::MAX >> (64 - 8 * width);
-    let limited = |n| (n != unlimited).then_some(n);
+    let limited = |n| (n != unlimited(width)).then_some(n);
     let count = limited(decoder.uint(width)?);
     let block = limited(decoder.uint(width)?);
     if stride == 0 || count == Some(0) || block == Some(0) {
@@ -317,9 +321,18 @@ fn run_length(stride: u64, count: u64, block: u64) -> Option<u64> {
     }
 }
 
+/// A little-endian number of at most 8 bytes.
 #[inline]
-fn word(bytes: &[u8], at: usize) -> u32 {
-    u32::from_le_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]])
+fn number<const WIDTH: usize>(bytes: &[u8; WIDTH]) -> u64 {
+    let mut wide = [0; 8];
+    wide[..WIDTH].copy_from_slice(bytes);
+    u64::from_le_bytes(wide)
+}
+
+/// The largest number of each width stands for "without limit".
+#[inline]
+fn unlimited(width: usize) -> u64 {
+    u64::MAX >> (64 - 8 * width)
 }
 
 #[cfg(test)]
@@ -363,18 +376,18 @@ pub(super) mod tests {
     }
 
     /// The box, or `None` where it is none.
-    fn boxed(bytes: &[u8], rank: usize) -> Result<Option<Vec<(u64, u64)>>, &'static str> {
+    fn boxed(bytes: &[u8], rank: usize) -> Option<Vec<(u64, u64)>> {
         let mut decoder = Decoder::new(bytes, "selection", Address(0));
         let mut buffer = BoxBuffer::new();
-        if !decode_box(&mut decoder, rank, &mut buffer).map_err(what)? {
-            return Ok(None);
-        }
+        let form = BoxForm::decode(&mut decoder, rank)?;
+        let numbers = decoder.take(form.len_bytes(rank)).ok()?;
+        form.unpack(numbers, rank, &mut buffer)?;
         assert_eq!(decoder.remaining(), 0);
-        Ok(Some(
+        Some(
             (0..rank)
                 .map(|i| (buffer.start[i], buffer.len[i]))
                 .collect(),
-        ))
+        )
     }
 
     fn decoded(bytes: &[u8]) -> Result<Selection, &'static str> {
@@ -416,11 +429,11 @@ pub(super) mod tests {
             blocks_v3(4),
             blocks_v3(8),
         ] {
-            assert_eq!(boxed(&bytes, 2), Ok(Some(want.clone())));
+            assert_eq!(boxed(&bytes, 2), Some(want.clone()));
             assert_eq!(decoded(&bytes).unwrap().as_box(), Some(want.clone()));
-            assert_eq!(boxed(&bytes, 3), Ok(None));
+            assert_eq!(boxed(&bytes, 3), None);
             for cut in 0..bytes.len() {
-                assert!(boxed(&bytes[..cut], 2).is_err());
+                assert_eq!(boxed(&bytes[..cut], 2), None);
                 assert!(decoded(&bytes[..cut]).is_err());
             }
         }
@@ -429,7 +442,7 @@ pub(super) mod tests {
     #[test]
     fn what_is_not_a_box() {
         let strided = encode_regular(3, 2, &[[0, 3, 4, 2]]);
-        assert_eq!(boxed(&strided, 1), Ok(None));
+        assert_eq!(boxed(&strided, 1), None);
         let axis = HyperslabAxis {
             start: 0,
             stride: 3,
@@ -441,7 +454,7 @@ pub(super) mod tests {
 
         for (width, unlimited) in [(2, 0xffff), (4, 0xffff_ffff), (8, u64::MAX)] {
             let endless = encode_regular(3, width, &[[0, 8, unlimited, 8]]);
-            assert_eq!(boxed(&endless, 1), Ok(None));
+            assert_eq!(boxed(&endless, 1), None);
             let axis = HyperslabAxis {
                 start: 0,
                 stride: 8,
@@ -455,7 +468,7 @@ pub(super) mod tests {
             let mut bytes = kind.to_le_bytes().to_vec();
             bytes.extend([1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
             assert_eq!(decoded(&bytes), Ok(want));
-            assert_eq!(boxed(&bytes, 1), Ok(None));
+            assert_eq!(boxed(&bytes, 1), None);
             bytes[4] = 2;
             assert!(decoded(&bytes).is_err());
         }
@@ -478,14 +491,14 @@ pub(super) mod tests {
         two.extend([8, 0, 0, 0, 9, 0, 0, 0]);
         let corners = vec![0, 3, 8, 9];
         assert_eq!(decoded(&two), Ok(Selection::Blocks { rank: 1, corners }));
-        assert_eq!(boxed(&two, 1), Ok(None));
+        assert_eq!(boxed(&two, 1), None);
     }
 
     #[test]
     fn damage_is_named() {
         let mut reversed = encode_v1(&[(9, 1)]);
         reversed[24] = 10;
-        assert_eq!(boxed(&reversed, 1), Err(REVERSED));
+        assert_eq!(boxed(&reversed, 1), None);
         assert_eq!(decoded(&reversed), Err(REVERSED));
 
         let mut endless = encode_v1(&[(0, 1)]);

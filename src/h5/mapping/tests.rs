@@ -130,11 +130,13 @@ fn outside_the_version_data_the_file_name_counts() {
     assert_eq!(mappings[1].virtual_selection.as_box(), Some(vec![(8, 2)]));
 }
 
+/// What makes the boxes of one mapping something else than one chunk.
+type Change = fn(&mut Boxes);
+
 #[test]
 fn whatever_is_not_one_chunk_is_irregular() {
     let (shape, chunk) = ([10, 6], [4, 3]);
     let sound = boxes(&shape, &chunk, &[(0, 0), (5, 1)]);
-    type Change = fn(&mut Boxes);
     let changes: [Change; 8] = [
         |(_, target)| target[0].0 = 4,
         |(_, target)| target[0].0 = 9,
