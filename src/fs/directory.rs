@@ -19,7 +19,9 @@ pub(crate) struct Listing {
 impl Listing {
     /// The entries behind `offset`, each with the offset behind itself.
     pub(crate) fn entries_behind(&self, offset: u64) -> impl Iterator<Item = (u64, &[u8], &Node)> {
-        let start = usize::try_from(offset).unwrap_or(usize::MAX).min(self.entries.len());
+        let start = usize::try_from(offset)
+            .unwrap_or(usize::MAX)
+            .min(self.entries.len());
         (start as u64 + 1..)
             .zip(&self.entries[start..])
             .map(|(next, (name, node))| (next, name.as_slice(), node))
@@ -54,7 +56,10 @@ pub(crate) fn find(snapshot: &Snapshot, directory: &Node, name: &[u8]) -> Result
             }
         },
         Node::Versions => {
-            let index = snapshot.history().by_shown_name(name).ok_or(FsError::NotFound)?;
+            let index = snapshot
+                .history()
+                .by_shown_name(name)
+                .ok_or(FsError::NotFound)?;
             Ok(version_directory(snapshot, index))
         }
         Node::At => {
@@ -96,7 +101,10 @@ pub(crate) fn list(snapshot: &Snapshot, directory: &Node) -> Result<Listing, FsE
         Node::Versions => {
             let versions = snapshot.history().iter();
             entries.extend(versions.map(|(index, version)| {
-                (version.shown_name.clone(), version_directory(snapshot, index))
+                (
+                    version.shown_name.clone(),
+                    version_directory(snapshot, index),
+                )
             }));
         }
         Node::At => {
@@ -109,17 +117,23 @@ pub(crate) fn list(snapshot: &Snapshot, directory: &Node) -> Result<Listing, FsE
             let index = version_index(snapshot, version)?;
             let tree = snapshot.tree(index)?;
             for child in tree.children(path).ok_or(FsError::Stale)? {
-                entries.push((child.shown_name.clone(), child_node(snapshot, index, version, child)?));
+                entries.push((
+                    child.shown_name.clone(),
+                    child_node(snapshot, index, version, child)?,
+                ));
             }
         }
-        Node::Dataset { .. } | Node::Current { .. } | Node::Time(_) => return Err(FsError::NotADirectory),
+        Node::Dataset { .. } | Node::Current { .. } | Node::Time(_) => {
+            return Err(FsError::NotADirectory);
+        }
     }
     Ok(Listing { entries })
 }
 
 /// Where a link leads, from the directory that holds it.
 pub(crate) fn link_target(snapshot: &Snapshot, node: &Node) -> Result<Vec<u8>, FsError> {
-    let target = |prefix: &[u8], index| [prefix, &snapshot.history().version(index).shown_name].concat();
+    let target =
+        |prefix: &[u8], index| [prefix, &snapshot.history().version(index).shown_name].concat();
     match node {
         Node::Current { steps, .. } => {
             let index = snapshot
@@ -150,7 +164,12 @@ fn version_at(snapshot: &Snapshot, name: &[u8]) -> Result<VersionIndex, FsError>
         .ok_or(FsError::NotFound)
 }
 
-fn child_node(snapshot: &Snapshot, index: VersionIndex, version: &VersionKey, child: &Child) -> Result<Node, FsError> {
+fn child_node(
+    snapshot: &Snapshot,
+    index: VersionIndex,
+    version: &VersionKey,
+    child: &Child,
+) -> Result<Node, FsError> {
     if matches!(child.kind, ChildKind::Group) {
         return Ok(Node::Group {
             version: version.clone(),
@@ -159,7 +178,11 @@ fn child_node(snapshot: &Snapshot, index: VersionIndex, version: &VersionKey, ch
     }
     let sharing = snapshot.sharing()?;
     let origin = match sharing.class_of(index, &child.path) {
-        Some(class) => snapshot.history().version(sharing.class(class).origin).key.clone(),
+        Some(class) => snapshot
+            .history()
+            .version(sharing.class(class).origin)
+            .key
+            .clone(),
         // Damaged: shared with nothing.
         None => version.clone(),
     };
@@ -194,7 +217,12 @@ fn parse_current(name: &[u8]) -> Option<u64> {
         return None;
     }
     // More steps than fit a number are more than there are versions.
-    Some(std::str::from_utf8(digits).ok()?.parse().unwrap_or(u64::MAX))
+    Some(
+        std::str::from_utf8(digits)
+            .ok()?
+            .parse()
+            .unwrap_or(u64::MAX),
+    )
 }
 
 #[cfg(test)]
@@ -206,8 +234,18 @@ mod tests {
         assert_eq!(parse_current(b"current"), Some(0));
         assert_eq!(parse_current(b"current~1"), Some(1));
         assert_eq!(parse_current(b"current~12"), Some(12));
-        assert_eq!(parse_current(b"current~99999999999999999999999"), Some(u64::MAX));
-        for name in [&b"current~"[..], b"current~x", b"current1", b"current~-1", b"curren", b"currents"] {
+        assert_eq!(
+            parse_current(b"current~99999999999999999999999"),
+            Some(u64::MAX)
+        );
+        for name in [
+            &b"current~"[..],
+            b"current~x",
+            b"current1",
+            b"current~-1",
+            b"curren",
+            b"currents",
+        ] {
             assert_eq!(parse_current(name), None);
         }
     }

@@ -106,7 +106,10 @@ impl InodeTable {
     /// What `ino` stands for.
     pub(crate) fn node(&self, ino: Ino) -> Result<Node, FsError> {
         let known = self.known.read().unwrap_or_else(PoisonError::into_inner);
-        known.get(&ino).map(|(node, _)| node.clone()).ok_or(FsError::Stale)
+        known
+            .get(&ino)
+            .map(|(node, _)| node.clone())
+            .ok_or(FsError::Stale)
     }
 
     /// The number of a node, without a lookup of it.
@@ -137,7 +140,10 @@ impl InodeTable {
     /// Everything that the kernel knows.
     pub(crate) fn known(&self) -> Vec<(Ino, Node)> {
         let known = self.known.read().unwrap_or_else(PoisonError::into_inner);
-        known.iter().map(|(&ino, (node, _))| (ino, node.clone())).collect()
+        known
+            .iter()
+            .map(|(&ino, (node, _))| (ino, node.clone()))
+            .collect()
     }
 }
 
@@ -170,7 +176,11 @@ mod tests {
         b.look_up(&dataset("y"));
         assert_eq!(a.look_up(&dataset("x")), b.look_up(&dataset("x")));
         assert_ne!(a.ino(&dataset("x")), a.ino(&dataset("y")));
-        assert_eq!(a.ino(&dataset("x")), Ino(0x6d5d_9a8c_dc0a_6e94), "the hash must not change between releases");
+        assert_eq!(
+            a.ino(&dataset("x")),
+            Ino(0x6d5d_9a8c_dc0a_6e94),
+            "the hash must not change between releases"
+        );
     }
 
     #[test]

@@ -148,7 +148,9 @@ impl Vfs {
         let Node::Dataset { origin, path } = self.inodes.node(ino)? else {
             return Err(FsError::IsADirectory);
         };
-        if flags & libc::O_ACCMODE != libc::O_RDONLY || flags & (libc::O_TRUNC | libc::O_APPEND) != 0 {
+        if flags & libc::O_ACCMODE != libc::O_RDONLY
+            || flags & (libc::O_TRUNC | libc::O_APPEND) != 0
+        {
             return Err(FsError::ReadOnly);
         }
         let dataset = self.file.open_dataset(&origin, &path)?;
@@ -162,7 +164,12 @@ impl Vfs {
     ///
     /// # Errors
     /// What is wrong with the file.
-    pub fn read_into(&self, handle: HandleId, offset: u64, buffer: &mut [u8]) -> Result<usize, FsError> {
+    pub fn read_into(
+        &self,
+        handle: HandleId,
+        offset: u64,
+        buffer: &mut [u8],
+    ) -> Result<usize, FsError> {
         let open = self.file_handle(handle)?;
         Ok(self
             .file
@@ -312,7 +319,9 @@ impl Vfs {
             }),
             Node::Dataset { origin, path } => self.ask(|snapshot| {
                 let attributes = snapshot.attributes(version_index(snapshot, &origin)?, &path)?;
-                let dataset = self.file.dataset_in(snapshot, version_index(snapshot, &origin)?, &path)?;
+                let dataset =
+                    self.file
+                        .dataset_in(snapshot, version_index(snapshot, &origin)?, &path)?;
                 Ok(Xattrs::of_dataset(&dataset, attributes)?)
             }),
             _ => Ok(Xattrs::none()),

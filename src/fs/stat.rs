@@ -38,7 +38,9 @@ pub(crate) fn of_node(
             attr.size_bytes = directory::link_target(snapshot, node)?.len() as u64;
             attr.mtime = newest().map_or(UNIX_EPOCH, time_of);
         }
-        Node::Group { version, .. } => attr.mtime = time_of(history.version(version_index(snapshot, version)?)),
+        Node::Group { version, .. } => {
+            attr.mtime = time_of(history.version(version_index(snapshot, version)?))
+        }
         Node::Dataset { origin, path } => {
             let origin = version_index(snapshot, origin)?;
             let dataset = file.dataset_in(snapshot, origin, path)?;
@@ -89,7 +91,12 @@ pub(crate) fn of_file_system(path: &Path) -> Result<FsStat, FsError> {
 ///
 /// Where versions were only added, link counts of what they share have grown. Otherwise nothing that was told of the old state
 /// is sure to hold: all names below versions and all content are dropped.
-pub(crate) fn stale(inodes: &InodeTable, old: &Arc<Snapshot>, new: &Arc<Snapshot>, extends: bool) -> Vec<Stale> {
+pub(crate) fn stale(
+    inodes: &InodeTable,
+    old: &Arc<Snapshot>,
+    new: &Arc<Snapshot>,
+    extends: bool,
+) -> Vec<Stale> {
     let versions = inodes.ino(&Node::Versions);
     inodes
         .known()

@@ -58,7 +58,10 @@ impl Xattrs {
     }
 
     /// Of a dataset.
-    pub(crate) fn of_dataset(dataset: &Dataset, attributes: Vec<AttributeText>) -> Result<Self, StoreError> {
+    pub(crate) fn of_dataset(
+        dataset: &Dataset,
+        attributes: Vec<AttributeText>,
+    ) -> Result<Self, StoreError> {
         let filters: Vec<Value> = dataset
             .filters
             .iter()
@@ -76,7 +79,10 @@ impl Xattrs {
         };
         let structural = vec![
             (b"h5.dtype".to_vec(), dtype),
-            (b"h5.shape".to_vec(), spaced(&json!(dataset.header.dataspace.shape()))),
+            (
+                b"h5.shape".to_vec(),
+                spaced(&json!(dataset.header.dataspace.shape())),
+            ),
             (b"h5.chunks".to_vec(), spaced(&json!(dataset.chunk_shape))),
             (b"h5.fillvalue".to_vec(), dataset.fill_value_text()?),
             (b"h5.filters".to_vec(), spaced(&Value::Array(filters))),
@@ -86,25 +92,34 @@ impl Xattrs {
 
     fn new(structural: Vec<(Vec<u8>, Vec<u8>)>, attributes: Vec<AttributeText>) -> Self {
         let mut xattrs = Self {
-            entries: structural.into_iter().map(|(name, value)| (name, Ok(value))).collect(),
+            entries: structural
+                .into_iter()
+                .map(|(name, value)| (name, Ok(value)))
+                .collect(),
             omitted: Vec::new(),
         };
         // Room for the name of the list of what is left out is always kept.
-        let mut list_bytes: usize = listed_bytes(OMITTED) + xattrs.entries.iter().map(|(name, _)| listed_bytes(name)).sum::<usize>();
+        let mut list_bytes: usize = listed_bytes(OMITTED)
+            + xattrs
+                .entries
+                .iter()
+                .map(|(name, _)| listed_bytes(name))
+                .sum::<usize>();
         for AttributeText { name, value } in attributes {
-            let is_taken = name.starts_with(STRUCTURAL) || xattrs.entries.iter().any(|(other, _)| *other == name);
-            let is_short = value.as_ref().is_ok_and(|value| value.len() <= VALUE_MAX_BYTES) || value.is_err();
-            let name_fits = NAMESPACE.len() + name.len() <= NAME_MAX_BYTES && !name.is_empty() && !name.contains(&0);
+            let is_taken = name.starts_with(STRUCTURAL)
+                || xattrs.entries.iter().any(|(other, _)| *other == name);
+            let is_long = value
+                .as_ref()
+                .is_ok_and(|value| value.len() > VALUE_MAX_BYTES);
+            let name_fits = NAMESPACE.len() + name.len() <= NAME_MAX_BYTES
+                && !name.is_empty()
+                && !name.contains(&0);
             let list_fits = list_bytes + listed_bytes(&name) <= VALUE_MAX_BYTES;
-            if is_taken || !name_fits {
+            if is_taken || is_long || !name_fits || !list_fits {
                 xattrs.omitted.push(name);
                 continue;
             }
-            if is_short && list_fits {
-                list_bytes += listed_bytes(&name);
-            } else {
-                xattrs.omitted.push(name.clone());
-            }
+            list_bytes += listed_bytes(&name);
             let value = value.map_err(|error| StoreError::Attribute {
                 name: name.clone(),
                 error,
@@ -120,8 +135,10 @@ impl Xattrs {
         if name == OMITTED && !self.omitted.is_empty() {
             return Ok(self.omitted_text());
         }
+        if self.omitted.iter().any(|other| other == name) && !name.starts_with(STRUCTURAL) {
+            return Err(FsError::AttributeTooBig);
+        }
         match self.entries.iter().find(|(other, _)| other == name) {
-            Some((_, Ok(value))) if value.len() > VALUE_MAX_BYTES => Err(FsError::AttributeTooBig),
             Some((_, Ok(value))) => Ok(value.clone()),
             Some((_, Err(error))) => Err(FsError::Store(error.clone())),
             None => Err(FsError::NoAttribute),
@@ -137,9 +154,7 @@ impl Xattrs {
             list.push(0);
         };
         for (name, _) in &self.entries {
-            if !self.omitted.contains(name) {
-                add(name);
-            }
+            add(name);
         }
         if !self.omitted.is_empty() {
             add(OMITTED);
@@ -175,11 +190,19 @@ fn spaced(value: &Value) -> Vec<u8> {
     struct Spaced;
 
     impl Formatter for Spaced {
-        fn begin_array_value<W: ?Sized + io::Write>(&mut self, writer: &mut W, first: bool) -> io::Result<()> {
+        fn begin_array_value<W: ?Sized + io::Write>(
+            &mut self,
+            writer: &mut W,
+            first: bool,
+        ) -> io::Result<()> {
             writer.write_all(if first { b"" } else { b", " })
         }
 
-        fn begin_object_key<W: ?Sized + io::Write>(&mut self, writer: &mut W, first: bool) -> io::Result<()> {
+        fn begin_object_key<W: ?Sized + io::Write>(
+            &mut self,
+            writer: &mut W,
+            first: bool,
+        ) -> io::Result<()> {
             writer.write_all(if first { b"" } else { b", " })
         }
 
@@ -207,18 +230,34 @@ mod tests {
 
     fn names(xattrs: &Xattrs) -> Vec<String> {
         let list = xattrs.list();
-        let parts = list.split(|&byte| byte == 0).filter(|name| !name.is_empty());
-        parts.map(|name| String::from_utf8(name.to_vec()).unwrap()).collect()
+        let parts = list
+            .split(|&byte| byte == 0)
+            .filter(|name| !name.is_empty());
+        parts
+            .map(|name| String::from_utf8(name.to_vec()).unwrap())
+            .collect()
     }
 
     #[test]
     fn what_is_there_is_listed_and_read() {
-        let xattrs = Xattrs::of_group(vec![attribute(b"units", b"m"), attribute(b"x.y", b"[1, 2]")]);
+        let xattrs = Xattrs::of_group(vec![
+            attribute(b"units", b"m"),
+            attribute(b"x.y", b"[1, 2]"),
+        ]);
         assert_eq!(names(&xattrs), ["user.units", "user.x.y"]);
         assert_eq!(xattrs.value(b"user.units").unwrap(), b"m");
-        assert!(matches!(xattrs.value(b"user.other"), Err(FsError::NoAttribute)));
-        assert!(matches!(xattrs.value(b"user.h5.omitted"), Err(FsError::NoAttribute)));
-        assert!(matches!(xattrs.value(b"security.selinux"), Err(FsError::NotSupported)));
+        assert!(matches!(
+            xattrs.value(b"user.other"),
+            Err(FsError::NoAttribute)
+        ));
+        assert!(matches!(
+            xattrs.value(b"user.h5.omitted"),
+            Err(FsError::NoAttribute)
+        ));
+        assert!(matches!(
+            xattrs.value(b"security.selinux"),
+            Err(FsError::NotSupported)
+        ));
     }
 
     #[test]
@@ -229,25 +268,36 @@ mod tests {
         ]);
         assert_eq!(names(&xattrs), ["user.fits", "user.h5.omitted"]);
         assert_eq!(xattrs.value(b"user.fits").unwrap().len(), VALUE_MAX_BYTES);
-        assert!(matches!(xattrs.value(b"user.long"), Err(FsError::AttributeTooBig)));
+        assert!(matches!(
+            xattrs.value(b"user.long"),
+            Err(FsError::AttributeTooBig)
+        ));
         assert_eq!(xattrs.value(b"user.h5.omitted").unwrap(), b"[\"long\"]");
     }
 
     #[test]
     fn names_that_do_not_fit_are_named() {
         let long = [b'n'; 251];
-        let xattrs = Xattrs::of_group(vec![attribute(&long, b"1"), attribute(b"h5.dtype", b"2"), attribute(&long[1..], b"3")]);
+        let xattrs = Xattrs::of_group(vec![
+            attribute(&long, b"1"),
+            attribute(b"h5.dtype", b"2"),
+            attribute(&long[1..], b"3"),
+        ]);
         assert_eq!(names(&xattrs).len(), 2);
         assert_eq!(xattrs.omitted, [long.to_vec(), b"h5.dtype".to_vec()]);
     }
 
     #[test]
     fn a_list_that_is_too_long_is_cut() {
-        let attributes = (0..1000).map(|i| attribute(format!("{i:0200}").as_bytes(), b"1")).collect();
+        let attributes = (0..1000)
+            .map(|i| attribute(format!("{i:0200}").as_bytes(), b"1"))
+            .collect();
         let xattrs = Xattrs::of_group(attributes);
         assert!(xattrs.list().len() <= VALUE_MAX_BYTES);
         assert_eq!(names(&xattrs).len() - 1 + xattrs.omitted.len(), 1000);
         assert!(xattrs.value(b"user.h5.omitted").unwrap().len() <= VALUE_MAX_BYTES);
-        assert_eq!(xattrs.value(format!("user.{:0200}", 999).as_bytes()).unwrap(), b"1");
+        let value_of = |i: usize| xattrs.value(format!("user.{i:0200}").as_bytes());
+        assert_eq!(value_of(0).unwrap(), b"1");
+        assert!(matches!(value_of(999), Err(FsError::AttributeTooBig)));
     }
 }

@@ -16,13 +16,13 @@ const KEPT_HEAP_BYTES: u64 = 4 << 20;
 
 /// Whether a dataset's attribute belongs to the format and not to the user.
 #[must_use]
-pub fn is_bookkeeping(name: &[u8]) -> bool {
+pub(super) fn is_bookkeeping(name: &[u8]) -> bool {
     BOOKKEEPING.contains(&name)
 }
 
 /// Whether an attribute of a version's own group belongs to the format and not to the user.
 #[must_use]
-pub fn is_version_bookkeeping(name: &[u8]) -> bool {
+pub(super) fn is_version_bookkeeping(name: &[u8]) -> bool {
     VERSION_BOOKKEEPING.contains(&name)
 }
 
@@ -39,13 +39,21 @@ pub struct AttributeText {
 ///
 /// # Errors
 /// Where the object's header or its attributes as a whole are damaged.
-pub fn read_attributes(reader: &MetaReader, address: Address) -> Result<Vec<AttributeText>, H5Error> {
+pub(super) fn read_attributes(
+    reader: &MetaReader,
+    address: Address,
+) -> Result<Vec<AttributeText>, H5Error> {
     let header = ObjectHeader::read(reader, address)?;
     let heap = HeapValues::new(reader);
     let mut texts: Vec<AttributeText> = h5::attributes(reader, &header)?
         .into_iter()
         .map(|attribute| AttributeText {
-            value: json::attribute_text(&attribute.datatype, &attribute.dataspace, &attribute.data, &heap),
+            value: json::attribute_text(
+                &attribute.datatype,
+                &attribute.dataspace,
+                &attribute.data,
+                &heap,
+            ),
             name: attribute.name,
         })
         .collect();
@@ -55,14 +63,14 @@ pub fn read_attributes(reader: &MetaReader, address: Address) -> Result<Vec<Attr
 
 /// Variable-length values from the file's global heap.
 #[derive(Debug)]
-pub struct HeapValues<'r> {
+pub(super) struct HeapValues<'r> {
     heap: RefCell<HeapReader<'r>>,
 }
 
 impl<'r> HeapValues<'r> {
     /// Values that `reader` can reach.
     #[must_use]
-    pub fn new(reader: &'r MetaReader) -> Self {
+    pub(super) fn new(reader: &'r MetaReader) -> Self {
         Self {
             heap: RefCell::new(HeapReader::new(reader, KEPT_HEAP_BYTES)),
         }

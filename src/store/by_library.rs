@@ -71,7 +71,9 @@ impl ByLibrary {
         let Some(grid) = &self.grid else {
             let bytes = self.read_box(&[], &[])?;
             let start = usize::try_from(offset).expect("within one element");
-            let piece = bytes.get(start..start + buffer.len()).ok_or_else(|| self.too_short())?;
+            let piece = bytes
+                .get(start..start + buffer.len())
+                .ok_or_else(|| self.too_short())?;
             buffer.copy_from_slice(piece);
             return Ok(());
         };
@@ -79,7 +81,8 @@ impl ByLibrary {
             let (start, extent) = self.piece(overlap.cell);
             let bytes = self.read_box(&start, &extent)?;
             // The library returns an edge piece cut to the shape; in the grid it has the full extent.
-            let cut = ChunkGrid::new(&extent, &extent, self.element_bytes()).ok_or_else(|| self.too_short())?;
+            let cut = ChunkGrid::new(&extent, &extent, self.element_bytes())
+                .ok_or_else(|| self.too_short())?;
             if bytes.len() as u64 != cut.len_bytes() {
                 return Err(self.too_short());
             }

@@ -45,13 +45,19 @@ impl Chunked {
         map: ChunkMap,
         raw_data: Option<Arc<RawData>>,
     ) -> Option<Self> {
-        let grid = ChunkGrid::new(header.dataspace.shape(), chunk_shape, header.datatype.size as u64)?;
+        let grid = ChunkGrid::new(
+            header.dataspace.shape(),
+            chunk_shape,
+            header.datatype.size as u64,
+        )?;
         let fill = header
             .fill_value
             .clone()
             .filter(|fill| fill.iter().any(|&byte| byte != 0));
         let fits = grid.cell_count() == map.len_cells()
-            && fill.as_ref().is_none_or(|fill| fill.len() == header.datatype.size)
+            && fill
+                .as_ref()
+                .is_none_or(|fill| fill.len() == header.datatype.size)
             && raw_data
                 .as_ref()
                 .is_none_or(|raw| raw.chunk_bytes as u64 == grid.chunk_bytes());
@@ -107,9 +113,10 @@ impl Chunked {
         let Some(raw_data) = &self.raw_data else {
             return Ok(());
         };
-        let (plain, decoded): (Vec<_>, Vec<_>) = mapped
-            .into_iter()
-            .partition(|(index, overlap)| self.reads_plain(raw_data, *index, overlap, buffer.len()));
+        let (plain, decoded): (Vec<_>, Vec<_>) =
+            mapped.into_iter().partition(|(index, overlap)| {
+                self.reads_plain(raw_data, *index, overlap, buffer.len())
+            });
         read_plain(raw_data, &plain, buffer)?;
         self.copy_decoded(raw_data, &decoded, buffer)
     }
@@ -141,8 +148,14 @@ impl Chunked {
     }
 
     /// Whether the overlap is read from the file straight into the reply.
-    fn reads_plain(&self, raw_data: &RawData, index: u64, overlap: &ChunkOverlap, request_bytes: usize) -> bool {
-        if !raw_data.pipeline.is_identity() {
+    fn reads_plain(
+        &self,
+        raw_data: &RawData,
+        index: u64,
+        overlap: &ChunkOverlap,
+        request_bytes: usize,
+    ) -> bool {
+        if !raw_data.is_plain() {
             return false;
         }
         // Rows of a chunk that lie apart cost a system call each; where the band fits the cache, reading the chunks whole
@@ -177,10 +190,12 @@ impl Chunked {
             .collect();
         let chunks: Vec<(u64, Arc<[u8]>)> = match cached {
             Some(chunks) => chunks,
-            None => self
-                .shared
-                .workers
-                .install(|| indexes.par_iter().map(decode).collect::<Result<_, StoreError>>())?,
+            None => self.shared.workers.install(|| {
+                indexes
+                    .par_iter()
+                    .map(decode)
+                    .collect::<Result<_, StoreError>>()
+            })?,
         };
         for (index, overlap) in wanted {
             let place = chunks
@@ -214,7 +229,11 @@ impl Chunked {
 }
 
 /// Reads what lies side by side both in the file and in the buffer with one system call.
-fn read_plain(raw_data: &RawData, wanted: &[(u64, &ChunkOverlap)], buffer: &mut [u8]) -> Result<(), StoreError> {
+fn read_plain(
+    raw_data: &RawData,
+    wanted: &[(u64, &ChunkOverlap)],
+    buffer: &mut [u8],
+) -> Result<(), StoreError> {
     let mut reads: Vec<PlainRead> = Vec::with_capacity(wanted.len());
     // The place in the file where the last read ends.
     let mut end = None;

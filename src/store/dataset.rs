@@ -15,7 +15,7 @@ use super::snapshot::{FileState, Snapshot};
 use super::tree::Child;
 use super::{StoreError, json};
 use crate::h5::mapping::{self, MappingForm};
-use crate::h5::{Dataspace, DatasetHeader, Datatype, Filter, Layout, ObjectHeader};
+use crate::h5::{Class, DatasetHeader, Dataspace, Datatype, Filter, Layout, ObjectHeader};
 
 /// Lengths of rendered parts that are kept.
 const KEPT_LENGTHS: usize = 1 << 18;
@@ -109,38 +109,64 @@ impl Dataset {
             .filter(|&bytes| element_bytes > 0 && i64::try_from(bytes).is_ok())
             .ok_or_else(|| inconsistent("it is longer than a file can be"))?;
         let raw_data = snapshot.raw_data(version, &child.path)?;
-        let chunk_shape = raw_data.as_ref().map_or_else(Vec::new, |raw| raw.chunk_shape.clone());
-        let filters = raw_data.as_ref().map_or_else(Vec::new, |raw| raw.header.filters.clone());
+        let chunk_shape = raw_data
+            .as_ref()
+            .map_or_else(Vec::new, |raw| raw.chunk_shape.clone());
+        let filters = raw_data
+            .as_ref()
+            .map_or_else(Vec::new, |raw| raw.header.filters.clone());
 
         let by_library = || {
             ByLibrary::new(snapshot.file.clone(), &key, &child.path, &header, len_bytes)
                 .map(Elements::ByLibrary)
         };
         let elements = match &header.layout {
-            Layout::Virtual { heap_address, heap_index } => {
+            Layout::Virtual {
+                heap_address,
+                heap_index,
+            } => {
                 let chunk_shape = if chunk_shape.is_empty() {
                     // Nothing can be mapped, and all of it is fill value: one chunk will do.
-                    header.dataspace.shape().iter().map(|&extent| extent.max(1)).collect()
+                    header
+                        .dataspace
+                        .shape()
+                        .iter()
+                        .map(|&extent| extent.max(1))
+                        .collect()
                 } else {
                     chunk_shape.clone()
                 };
                 let source = raw_data_path(&child.path);
                 let place = (*heap_address, *heap_index);
-                let form = mapping::read_chunk_map(&reader, place, header.dataspace.shape(), &chunk_shape, &source)
-                    .map_err(damaged)?;
+                let form = mapping::read_chunk_map(
+                    &reader,
+                    place,
+                    header.dataspace.shape(),
+                    &chunk_shape,
+                    &source,
+                )
+                .map_err(damaged)?;
                 match (form, raw_data) {
-                    (MappingForm::Chunked(map), raw_data) if raw_data.as_ref().is_none_or(|raw| raw.header.datatype == header.datatype) => {
+                    (MappingForm::Chunked(map), raw_data)
+                        if raw_data
+                            .as_ref()
+                            .is_none_or(|raw| raw.header.datatype == header.datatype) =>
+                    {
                         if raw_data.is_none() && map.len_mapped() > 0 {
                             return Err(inconsistent("its raw_data is missing"));
                         }
                         Chunked::new(shared.clone(), &header, &chunk_shape, map, raw_data)
                             .map(Elements::Chunked)
-                            .ok_or_else(|| inconsistent("its shape and its chunks do not fit together"))?
+                            .ok_or_else(|| {
+                                inconsistent("its shape and its chunks do not fit together")
+                            })?
                     }
                     _ => by_library()?,
                 }
             }
-            Layout::Compact(bytes) if bytes.len() as u64 == len_bytes => Elements::Inline(bytes.clone()),
+            Layout::Compact(bytes) if bytes.len() as u64 == len_bytes => {
+                Elements::Inline(bytes.clone())
+            }
             _ if len_bytes == 0 => Elements::Inline(Vec::new()),
             _ => by_library()?,
         };
@@ -179,14 +205,22 @@ impl Dataset {
     pub fn fill_value_text(&self) -> Result<Vec<u8>, StoreError> {
         let zeros = vec![0; self.header.datatype.size];
         let fill = self.header.fill_value.as_deref().unwrap_or(&zeros);
+        if matches!(self.header.datatype.class, Class::FixedString { .. }) && fill == zeros {
+            // Whatever its padding, a string of nothing but NULs is empty.
+            return Ok(Vec::new());
+        }
         let reader = self.file.h5.reader();
-        json::attribute_text(&self.header.datatype, &Dataspace::Scalar, fill, &HeapValues::new(&reader)).map_err(
-            |error| StoreError::Value {
-                dataset: self.path.to_vec(),
-                first_element: 0,
-                error,
-            },
+        json::attribute_text(
+            &self.header.datatype,
+            &Dataspace::Scalar,
+            fill,
+            &HeapValues::new(&reader),
         )
+        .map_err(|error| StoreError::Value {
+            dataset: self.path.to_vec(),
+            first_element: 0,
+            error,
+        })
     }
 
     /// Length of its file in bytes. Text has to be read for that the first time.
@@ -244,7 +278,11 @@ impl Dataset {
             _ if for_hole => None,
             _ => Some(offset),
         };
-        Ok(if for_hole { Some(found.unwrap_or(len_bytes)) } else { found })
+        Ok(if for_hole {
+            Some(found.unwrap_or(len_bytes))
+        } else {
+            found
+        })
     }
 }
 

@@ -91,7 +91,10 @@ pub enum StoreError {
         what: &'static str,
     },
     /// A version maps a chunk that is not in the file.
-    #[error("dataset {}: chunk {chunk} is mapped, but not stored", shown_path(dataset))]
+    #[error(
+        "dataset {}: chunk {chunk} is mapped, but not stored",
+        shown_path(dataset)
+    )]
     ChunkMissing {
         /// The dataset's path.
         dataset: Vec<u8>,
@@ -99,7 +102,10 @@ pub enum StoreError {
         chunk: u64,
     },
     /// A stored chunk has the wrong length.
-    #[error("dataset {}: chunk {chunk} has {got_bytes} bytes, and needs {want_bytes}", shown_path(dataset))]
+    #[error(
+        "dataset {}: chunk {chunk} has {got_bytes} bytes, and needs {want_bytes}",
+        shown_path(dataset)
+    )]
     ChunkLength {
         /// The dataset's path.
         dataset: Vec<u8>,
@@ -139,7 +145,10 @@ pub enum StoreError {
         error: CodecError,
     },
     /// A value of a variable-length or reference type could not be had.
-    #[error("dataset {}: among the elements from {first_element} on: {error}", shown_path(dataset))]
+    #[error(
+        "dataset {}: among the elements from {first_element} on: {error}",
+        shown_path(dataset)
+    )]
     Value {
         /// The dataset's path.
         dataset: Vec<u8>,

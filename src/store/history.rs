@@ -7,7 +7,10 @@ use chrono::{DateTime, Utc};
 
 use super::{names, time};
 use crate::h5::heap::{HeapReader, VlenReference};
-use crate::h5::{self, Address, Attribute, Class, Dataspace, H5Error, H5File, Link, LinkTarget, MetaReader, ObjectHeader};
+use crate::h5::{
+    self, Address, Attribute, Class, Dataspace, H5Error, H5File, Link, LinkTarget, MetaReader,
+    ObjectHeader,
+};
 
 /// The format's own first version, which is never shown.
 const FIRST_VERSION: &[u8] = b"__first_version__";
@@ -70,7 +73,8 @@ impl History {
     pub fn read(file: &H5File, versions: Address) -> Result<Self, H5Error> {
         let reader = file.reader();
         let header = ObjectHeader::read(&reader, versions)?;
-        let data_version = h5::attribute_named(&reader, &header, b"data_version")?.and_then(|a| integer_of(&a));
+        let data_version =
+            h5::attribute_named(&reader, &header, b"data_version")?.and_then(|a| integer_of(&a));
         let current_name = match h5::attribute_named(&reader, &header, b"current_version")? {
             Some(attribute) => string_of(&reader, &attribute)?,
             None => None,
@@ -87,12 +91,21 @@ impl History {
     }
 
     fn build(found: &[Found], current_name: Option<&[u8]>, data_version: Option<i64>) -> Self {
-        let all: HashMap<&[u8], usize> = found.iter().enumerate().map(|(i, f)| (&*f.name, i)).collect();
+        let all: HashMap<&[u8], usize> = found
+            .iter()
+            .enumerate()
+            .map(|(i, f)| (&*f.name, i))
+            .collect();
         let finished: Vec<usize> = (0..found.len()).filter(|&i| found[i].committed).collect();
         let index_of: HashMap<usize, VersionIndex> = finished
             .iter()
             .enumerate()
-            .map(|(position, &i)| (i, VersionIndex(u32::try_from(position).expect("fewer than 2^32 versions"))))
+            .map(|(position, &i)| {
+                (
+                    i,
+                    VersionIndex(u32::try_from(position).expect("fewer than 2^32 versions")),
+                )
+            })
             .collect();
         // The nearest finished version at `name` or before it. A file may claim a circle of parents: no more steps than versions.
         let nearest = |name: Option<&[u8]>| {
@@ -113,7 +126,10 @@ impl History {
             .map(|(&i, shown_name)| Version {
                 key: VersionKey {
                     name: found[i].name.clone(),
-                    timestamp_ns: found[i].timestamp.and_then(|t| t.timestamp_nanos_opt()).unwrap_or(0),
+                    timestamp_ns: found[i]
+                        .timestamp
+                        .and_then(|t| t.timestamp_nanos_opt())
+                        .unwrap_or(0),
                 },
                 shown_name,
                 timestamp: found[i].timestamp,
@@ -127,7 +143,9 @@ impl History {
             .collect();
         by_time.sort_by(|a, b| {
             let (a, b) = (&versions[a.0 as usize], &versions[b.0 as usize]);
-            a.timestamp.cmp(&b.timestamp).then_with(|| b.key.name.cmp(&a.key.name))
+            a.timestamp
+                .cmp(&b.timestamp)
+                .then_with(|| b.key.name.cmp(&a.key.name))
         });
         Self {
             by_shown_name: indexes().map(|(i, v)| (v.shown_name.clone(), i)).collect(),
@@ -147,10 +165,12 @@ impl History {
 
     /// All versions, in the byte order of their names in the file.
     pub fn iter(&self) -> impl ExactSizeIterator<Item = (VersionIndex, &Version)> {
-        self.versions
-            .iter()
-            .enumerate()
-            .map(|(i, version)| (VersionIndex(u32::try_from(i).expect("fewer than 2^32 versions")), version))
+        self.versions.iter().enumerate().map(|(i, version)| {
+            (
+                VersionIndex(u32::try_from(i).expect("fewer than 2^32 versions")),
+                version,
+            )
+        })
     }
 
     /// How many there are.
@@ -208,7 +228,10 @@ impl History {
     pub fn times(&self) -> impl Iterator<Item = (DateTime<Utc>, VersionIndex)> {
         self.by_time.iter().enumerate().filter_map(|(i, &index)| {
             let time = self.version(index).timestamp?;
-            let next = self.by_time.get(i + 1).map(|&next| self.version(next).timestamp);
+            let next = self
+                .by_time
+                .get(i + 1)
+                .map(|&next| self.version(next).timestamp);
             (next != Some(Some(time))).then_some((time, index))
         })
     }
@@ -277,7 +300,9 @@ fn string_of(reader: &MetaReader, attribute: &Attribute) -> Result<Option<Vec<u8
         }
         Class::FixedString { .. } => {
             let end = attribute.data.iter().position(|&byte| byte == 0);
-            Ok(Some(attribute.data[..end.unwrap_or(attribute.data.len())].to_vec()))
+            Ok(Some(
+                attribute.data[..end.unwrap_or(attribute.data.len())].to_vec(),
+            ))
         }
         _ => Ok(None),
     }
@@ -292,7 +317,11 @@ fn integer_of(attribute: &Attribute) -> Option<i64> {
     let data = attribute.data.get(..attribute.datatype.size.min(8))?;
     match order {
         h5::ByteOrder::Little => bytes[..data.len()].copy_from_slice(data),
-        _ => data.iter().rev().zip(&mut bytes).for_each(|(from, to)| *to = *from),
+        _ => data
+            .iter()
+            .rev()
+            .zip(&mut bytes)
+            .for_each(|(from, to)| *to = *from),
     }
     Some(i64::from_le_bytes(bytes))
 }
@@ -312,7 +341,9 @@ mod tests {
     }
 
     fn name(history: &History, index: Option<VersionIndex>) -> &str {
-        index.map_or("-", |i| std::str::from_utf8(&history.version(i).key.name).unwrap())
+        index.map_or("-", |i| {
+            std::str::from_utf8(&history.version(i).key.name).unwrap()
+        })
     }
 
     fn sample() -> History {
@@ -343,13 +374,25 @@ mod tests {
     #[test]
     fn times_are_looked_up_at_or_before() {
         let history = sample();
-        let at = |text| name(&history, history.at_or_before(time::parse_iso8601(text).unwrap()));
+        let at = |text| {
+            name(
+                &history,
+                history.at_or_before(time::parse_iso8601(text).unwrap()),
+            )
+        };
         assert_eq!(at("2019"), "-");
         assert_eq!(at("2020"), "r0");
         assert_eq!(at("2020-02-28"), "r1");
-        assert_eq!(at("2020-03-01"), "a", "of equal times the name that sorts first");
+        assert_eq!(
+            at("2020-03-01"),
+            "a",
+            "of equal times the name that sorts first"
+        );
         assert_eq!(at("2030"), "a");
-        let listed: Vec<&str> = history.times().map(|(_, index)| name(&history, Some(index))).collect();
+        let listed: Vec<&str> = history
+            .times()
+            .map(|(_, index)| name(&history, Some(index)))
+            .collect();
         assert_eq!(listed, ["r0", "r1", "a"]);
     }
 
@@ -368,7 +411,11 @@ mod tests {
 
     #[test]
     fn a_circle_of_parents_ends() {
-        let circle = [found("x", "y", "", false), found("y", "x", "", false), found("z", "z", "", true)];
+        let circle = [
+            found("x", "y", "", false),
+            found("y", "x", "", false),
+            found("z", "z", "", true),
+        ];
         let history = History::build(&circle, Some(b"x"), None);
         assert_eq!(history.current(), None);
         let history = History::build(&circle, Some(b"z"), None);

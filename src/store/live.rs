@@ -59,7 +59,9 @@ pub struct VersionedFile {
 
 impl std::fmt::Debug for VersionedFile {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("VersionedFile").field("path", &self.path).finish_non_exhaustive()
+        f.debug_struct("VersionedFile")
+            .field("path", &self.path)
+            .finish_non_exhaustive()
     }
 }
 
@@ -133,7 +135,10 @@ impl VersionedFile {
     ///
     /// # Errors
     /// Those of `ask`; [`StoreError::Unsettled`] where the file keeps changing.
-    pub fn ask<T>(&self, ask: impl Fn(&Arc<Snapshot>) -> Result<T, StoreError>) -> Result<T, StoreError> {
+    pub fn ask<T>(
+        &self,
+        ask: impl Fn(&Arc<Snapshot>) -> Result<T, StoreError>,
+    ) -> Result<T, StoreError> {
         self.persist(|| {
             let snapshot = self.look();
             checked(&snapshot.file, || ask(&snapshot))
@@ -144,7 +149,11 @@ impl VersionedFile {
     ///
     /// # Errors
     /// [`StoreError::VersionGone`], or damage of the dataset's metadata.
-    pub fn open_dataset(&self, version: &VersionKey, path: &Arc<[u8]>) -> Result<OpenDataset, StoreError> {
+    pub fn open_dataset(
+        &self,
+        version: &VersionKey,
+        path: &Arc<[u8]>,
+    ) -> Result<OpenDataset, StoreError> {
         let dataset = self.dataset(version, path)?;
         Ok(OpenDataset {
             version: version.clone(),
@@ -159,7 +168,10 @@ impl VersionedFile {
     /// As for [`VersionedFile::open_dataset`].
     pub fn dataset(&self, version: &VersionKey, path: &[u8]) -> Result<Arc<Dataset>, StoreError> {
         self.ask(|snapshot| {
-            let index = snapshot.history().by_key(version).ok_or_else(|| gone(version))?;
+            let index = snapshot
+                .history()
+                .by_key(version)
+                .ok_or_else(|| gone(version))?;
             self.dataset_in(snapshot, index, path)
         })
     }
@@ -203,7 +215,10 @@ impl VersionedFile {
             (now.device, now.inode) == (before.device, before.inode)
         };
         let new = self.dataset(&open.version, &open.path)?;
-        if !same_file || new.header.datatype != old.header.datatype || new.header.dataspace != old.header.dataspace {
+        if !same_file
+            || new.header.datatype != old.header.datatype
+            || new.header.dataspace != old.header.dataspace
+        {
             return Err(gone(&open.version));
         }
         open.dataset.store(new);
@@ -211,7 +226,10 @@ impl VersionedFile {
     }
 
     /// Tries until there is an answer or patience ends.
-    fn persist<T>(&self, mut attempt: impl FnMut() -> Option<Result<T, StoreError>>) -> Result<T, StoreError> {
+    fn persist<T>(
+        &self,
+        mut attempt: impl FnMut() -> Option<Result<T, StoreError>>,
+    ) -> Result<T, StoreError> {
         let deadline = Instant::now() + PATIENCE;
         loop {
             if let Some(answer) = attempt() {
@@ -267,7 +285,10 @@ impl VersionedFile {
 }
 
 /// What `ask` returns, if it came from memory alone or the file did not change while it was asked.
-fn checked<T>(file: &FileState, ask: impl FnOnce() -> Result<T, StoreError>) -> Option<Result<T, StoreError>> {
+fn checked<T>(
+    file: &FileState,
+    ask: impl FnOnce() -> Result<T, StoreError>,
+) -> Option<Result<T, StoreError>> {
     let reads = file.source.read_count();
     let before = file.is_unchanged();
     let answer = ask();
@@ -284,18 +305,24 @@ fn first_snapshot(path: &Path) -> Result<Snapshot, StoreError> {
         };
         if let Some(identity) = settled_identity(path).map_err(open_error)? {
             if writers::is_locked_for_writing(&identity) {
-                return Err(StoreError::Busy { path: path.to_owned() });
+                return Err(StoreError::Busy {
+                    path: path.to_owned(),
+                });
             }
             let snapshot = Snapshot::read(path);
             let is_still_so = || LocalFile::identity_at_path(path).is_ok_and(|now| now == identity);
             match &snapshot {
-                Ok(read) if read.identity() == identity && read.file.is_unchanged() => return snapshot,
+                Ok(read) if read.identity() == identity && read.file.is_unchanged() => {
+                    return snapshot;
+                }
                 Err(_) if is_still_so() => return snapshot,
                 _ => {}
             }
         }
         if Instant::now() > deadline {
-            return Err(StoreError::Busy { path: path.to_owned() });
+            return Err(StoreError::Busy {
+                path: path.to_owned(),
+            });
         }
         thread::sleep(PAUSE);
     }
@@ -320,7 +347,9 @@ fn is_in_use(identity: &Identity) -> bool {
 /// How long ago the file was last written to; `None` for a time in the future, which any later write differs from.
 fn age(identity: &Identity) -> Option<Duration> {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).ok()?;
-    let written = u64::try_from(identity.mtime_ns).ok().map(Duration::from_nanos)?;
+    let written = u64::try_from(identity.mtime_ns)
+        .ok()
+        .map(Duration::from_nanos)?;
     now.checked_sub(written)
 }
 

@@ -18,7 +18,7 @@ const HASH_DIGITS: usize = 16;
 /// UTF-8) and followed by `%` and the first 16 hexadecimal digits of the whole name's SHA-256. A `/`, a NUL and an empty name,
 /// which no writer makes but a damaged file may hold, are escaped too.
 #[must_use]
-pub fn shown_name(name: &[u8]) -> Vec<u8> {
+pub(super) fn shown_name(name: &[u8]) -> Vec<u8> {
     if name.is_empty() {
         return b"%".to_vec();
     }
@@ -41,7 +41,7 @@ pub fn shown_name(name: &[u8]) -> Vec<u8> {
 /// Names that need no escape are shown as they are. Where an escaped form is also the true name of another entry, the hash of
 /// the escaped entry's name is added to it.
 #[must_use]
-pub fn shown_names<'a>(names: impl Iterator<Item = &'a [u8]>) -> Vec<Vec<u8>> {
+pub(super) fn shown_names<'a>(names: impl Iterator<Item = &'a [u8]>) -> Vec<Vec<u8>> {
     let names: Vec<&[u8]> = names.collect();
     let mut shown: Vec<Vec<u8>> = names.iter().map(|name| shown_name(name)).collect();
     let escaped: Vec<usize> = (0..names.len()).filter(|&i| shown[i] != names[i]).collect();
@@ -88,7 +88,14 @@ mod tests {
 
     #[test]
     fn an_ordinary_name_is_shown_as_it_is() {
-        for name in [&b"r1"[..], b"100%", b"%2E", b" ", b"\xff\xfe", "\u{e9}t\u{e9}".as_bytes()] {
+        for name in [
+            &b"r1"[..],
+            b"100%",
+            b"%2E",
+            b" ",
+            b"\xff\xfe",
+            "\u{e9}t\u{e9}".as_bytes(),
+        ] {
             assert_eq!(shown_name(name), name);
         }
     }
@@ -106,7 +113,10 @@ mod tests {
         let other = [b'a'; 301];
         let shown = shown_name(&long);
         assert_eq!(shown.len(), 255);
-        assert_eq!(&shown[..239], &long[..238].iter().chain(b"%").copied().collect::<Vec<_>>()[..]);
+        assert_eq!(
+            &shown[..239],
+            &long[..238].iter().chain(b"%").copied().collect::<Vec<_>>()[..]
+        );
         assert!(shown[239..].iter().all(u8::is_ascii_hexdigit));
         assert_ne!(shown, shown_name(&other));
     }

@@ -5,9 +5,10 @@ use std::sync::Arc;
 
 use super::StoreError;
 use super::cache::ChunkKey;
+use super::region::ChunkGrid;
 use super::snapshot::{FileState, Kept};
-use crate::codec::{FilterSpec, Pipeline, Scratch};
-use crate::h5::{self, ChunkTable, Dataspace, DatasetHeader, Layout, ObjectHeader, StoredChunk};
+use crate::codec::{CodecError, FilterSpec, Pipeline, Scratch};
+use crate::h5::{self, ChunkTable, DatasetHeader, Dataspace, Layout, ObjectHeader, StoredChunk};
 use crate::source::Source;
 
 /// A chunk that the whole file could not fill even if it were compressed a thousandfold is damage, not data; below this size
@@ -33,8 +34,8 @@ pub(crate) struct RawData {
     pub(crate) chunk_shape: Vec<u64>,
     /// Bytes of one decoded chunk.
     pub(crate) chunk_bytes: usize,
-    /// How chunks are decoded.
-    pub(crate) pipeline: Pipeline,
+    /// How chunks are decoded; an error where a filter is not known.
+    pipeline: Result<Pipeline, CodecError>,
     /// Two raw data with the same epoch have the same chunks under the same numbers.
     pub(crate) epoch: u64,
     file: Arc<FileState>,
@@ -45,7 +46,7 @@ impl RawData {
     /// Reads the header of `/_version_data/PATH/raw_data`, but not yet where its chunks are.
     ///
     /// # Errors
-    /// Damage, a filter that is not known, or a header that is not that of raw data.
+    /// Damage, or a header that is not that of raw data.
     pub(crate) fn open(
         file: &Arc<FileState>,
         version: &[u8],
@@ -75,8 +76,12 @@ impl RawData {
         }
         let chunk_bytes = chunk_shape
             .iter()
-            .try_fold(header.datatype.size as u64, |n, &extent| n.checked_mul(extent))
-            .filter(|&bytes| bytes <= ALWAYS_FAIR_CHUNK_BYTES.max(reader.len_bytes().saturating_mul(FAIR_RATIO)))
+            .try_fold(header.datatype.size as u64, |n, &extent| {
+                n.checked_mul(extent)
+            })
+            .filter(|&bytes| {
+                bytes <= ALWAYS_FAIR_CHUNK_BYTES.max(reader.len_bytes().saturating_mul(FAIR_RATIO))
+            })
             .and_then(|bytes| usize::try_from(bytes).ok())
             .filter(|&bytes| bytes > 0)
             .ok_or_else(|| inconsistent("its chunks are of a size that the file cannot hold"))?;
@@ -89,10 +94,7 @@ impl RawData {
                 parameters: filter.parameters.clone(),
             })
             .collect();
-        let pipeline = Pipeline::new(&filters, header.datatype.size, chunk_bytes).map_err(|error| StoreError::Filter {
-            dataset: path.to_vec(),
-            error,
-        })?;
+        let pipeline = Pipeline::new(&filters, header.datatype.size, chunk_bytes);
         Ok(Self {
             path: path.clone(),
             header,
@@ -111,9 +113,11 @@ impl RawData {
     /// Damage of the chunk index.
     pub(crate) fn table(&self) -> Result<&ChunkTable, StoreError> {
         self.table.get_or_read(&self.file, || {
-            h5::read_chunk_index(&self.file.h5.reader(), &self.header).map_err(|error| StoreError::RawData {
-                dataset: self.path.to_vec(),
-                error,
+            h5::read_chunk_index(&self.file.h5.reader(), &self.header).map_err(|error| {
+                StoreError::RawData {
+                    dataset: self.path.to_vec(),
+                    error,
+                }
             })
         })
     }
@@ -123,9 +127,23 @@ impl RawData {
     /// # Errors
     /// [`StoreError::ChunkMissing`], or damage of the chunk index.
     pub(crate) fn chunk(&self, index: u64) -> Result<StoredChunk, StoreError> {
-        self.table()?.get(index).ok_or_else(|| StoreError::ChunkMissing {
+        self.table()?
+            .get(index)
+            .ok_or_else(|| StoreError::ChunkMissing {
+                dataset: self.path.to_vec(),
+                chunk: index,
+            })
+    }
+
+    /// Whether chunks lie in the file as their elements are.
+    pub(crate) fn is_plain(&self) -> bool {
+        self.pipeline.as_ref().is_ok_and(Pipeline::is_identity)
+    }
+
+    fn pipeline(&self) -> Result<&Pipeline, StoreError> {
+        self.pipeline.as_ref().map_err(|error| StoreError::Filter {
             dataset: self.path.to_vec(),
-            chunk: index,
+            error: error.clone(),
         })
     }
 
@@ -143,7 +161,7 @@ impl RawData {
     /// As for [`RawData::chunk`]; [`StoreError::ChunkLength`] where it is not as long as its elements.
     pub(crate) fn plain_chunk(&self, index: u64) -> Result<Option<StoredChunk>, StoreError> {
         let chunk = self.chunk(index)?;
-        if !self.pipeline.is_identity() {
+        if !self.is_plain() {
             return Ok(None);
         }
         if chunk.stored_bytes != self.chunk_bytes as u64 {
@@ -166,7 +184,10 @@ impl RawData {
     ) -> Result<(), StoreError> {
         self.file
             .source
-            .read_exact_at(buffer, self.file.h5.base_address() + chunk.address.0 + offset)
+            .read_exact_at(
+                buffer,
+                self.file.h5.base_address() + chunk.address.0 + offset,
+            )
             .map_err(|error| self.unreadable(index, error))
     }
 
@@ -181,15 +202,22 @@ impl RawData {
     fn decode_now(&self, index: u64) -> Result<Arc<[u8]>, StoreError> {
         if let Some(chunk) = self.plain_chunk(index)? {
             let mut bytes = zeroed(self.chunk_bytes);
-            self.read_plain(index, chunk, 0, Arc::get_mut(&mut bytes).expect("just made"))?;
+            self.read_plain(
+                index,
+                chunk,
+                0,
+                Arc::get_mut(&mut bytes).expect("just made"),
+            )?;
             return Ok(bytes);
         }
+        let pipeline = self.pipeline()?;
         let chunk = self.chunk(index)?;
         let most = self.chunk_bytes as u64 + self.chunk_bytes as u64 / 16 + FILTER_OVERHEAD_BYTES;
         if chunk.stored_bytes > most {
             return Err(self.wrong_length(index, chunk.stored_bytes));
         }
-        let stored_bytes = usize::try_from(chunk.stored_bytes).expect("not much more than a chunk's length");
+        let stored_bytes =
+            usize::try_from(chunk.stored_bytes).expect("not much more than a chunk's length");
         SCRATCH.with_borrow_mut(|(stored, scratch)| {
             stored.resize(stored_bytes, 0);
             self.file
@@ -198,7 +226,7 @@ impl RawData {
                 .map_err(|error| self.unreadable(index, error))?;
             let mut bytes = zeroed(self.chunk_bytes);
             let out = Arc::get_mut(&mut bytes).expect("just made");
-            self.pipeline
+            pipeline
                 .decode_into(stored, chunk.filter_mask, out, scratch)
                 .map_err(|error| StoreError::ChunkDecode {
                     dataset: self.path.to_vec(),
@@ -207,6 +235,45 @@ impl RawData {
                 })?;
             Ok(bytes)
         })
+    }
+
+    /// Whether the part of chunk `index` that lies within the shape of `dataset`, when it is at `cell` of its grid, is nothing
+    /// but fill value.
+    ///
+    /// # Errors
+    /// As for [`RawData::decode`].
+    pub(crate) fn is_fill(
+        &self,
+        index: u64,
+        dataset: &DatasetHeader,
+        cell: u64,
+    ) -> Result<bool, StoreError> {
+        let mut rest = cell;
+        let mut extent = dataset.dataspace.shape().to_vec();
+        for (extent, &chunk) in extent.iter_mut().zip(&self.chunk_shape).rev() {
+            let cells = extent.div_ceil(chunk);
+            *extent = chunk.min(*extent - rest % cells * chunk);
+            rest /= cells;
+        }
+        let zeros = vec![0; self.header.datatype.size];
+        let fill = dataset.fill_value.as_deref().unwrap_or(&zeros);
+        // The part is an array of its own, whose only chunk is the stored one; its rows are whole elements.
+        let Some(grid) = ChunkGrid::new(&extent, &self.chunk_shape, fill.len() as u64) else {
+            return Ok(false);
+        };
+        let chunk = self.decode(index)?;
+        let mut all_fill = true;
+        for overlap in grid.overlaps(
+            0,
+            usize::try_from(grid.len_bytes()).expect("no longer than a chunk"),
+        ) {
+            overlap.for_each_row(&mut |in_chunk, _| {
+                let start = usize::try_from(in_chunk).expect("within a chunk in memory");
+                let row = &chunk[start..start + overlap.row_bytes];
+                all_fill &= row.chunks_exact(fill.len()).all(|element| element == fill);
+            });
+        }
+        Ok(all_fill)
     }
 
     fn wrong_length(&self, index: u64, got_bytes: u64) -> StoreError {

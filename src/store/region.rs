@@ -46,7 +46,11 @@ impl ChunkGrid {
     /// array's or a chunk's length does not fit 63 bits, a chunk is empty, or the numbers of axes differ or are 0.
     #[must_use]
     pub fn new(shape: &[u64], chunk_shape: &[u64], element_bytes: u64) -> Option<Self> {
-        if shape.is_empty() || shape.len() != chunk_shape.len() || element_bytes == 0 || chunk_shape.contains(&0) {
+        if shape.is_empty()
+            || shape.len() != chunk_shape.len()
+            || element_bytes == 0
+            || chunk_shape.contains(&0)
+        {
             return None;
         }
         let bytes = |extents: &[u64]| {
@@ -78,7 +82,10 @@ impl ChunkGrid {
             .zip(&merged.chunk)
             .map(|(&extent, &chunk_extent)| extent.div_ceil(chunk_extent))
             .collect();
-        merged.cells.iter().try_fold(1u64, |n, &cells| n.checked_mul(cells))?;
+        merged
+            .cells
+            .iter()
+            .try_fold(1u64, |n, &cells| n.checked_mul(cells))?;
         Some(merged)
     }
 
@@ -140,14 +147,23 @@ impl ChunkGrid {
             }
             extent[axis] = (left / slice).min(self.shape[axis] - start[axis]);
             self.overlaps_of_box(&start, &extent, done, &mut overlaps);
-            done += usize::try_from(slice * extent[axis]).expect("a part of a range that is a usize long");
+            done += usize::try_from(slice * extent[axis])
+                .expect("a part of a range that is a usize long");
         }
         overlaps
     }
 
-    fn overlaps_of_box(&self, start: &[u64], extent: &[u64], range_offset: usize, overlaps: &mut Vec<ChunkOverlap>) {
+    fn overlaps_of_box(
+        &self,
+        start: &[u64],
+        extent: &[u64],
+        range_offset: usize,
+        overlaps: &mut Vec<ChunkOverlap>,
+    ) {
         let rank = start.len();
-        let first: Vec<u64> = (0..rank).map(|axis| start[axis] / self.chunk[axis]).collect();
+        let first: Vec<u64> = (0..rank)
+            .map(|axis| start[axis] / self.chunk[axis])
+            .collect();
         let last: Vec<u64> = (0..rank)
             .map(|axis| (start[axis] + extent[axis] - 1) / self.chunk[axis])
             .collect();
@@ -163,7 +179,13 @@ impl ChunkGrid {
         }
     }
 
-    fn overlap(&self, cell: &[u64], start: &[u64], extent: &[u64], range_offset: usize) -> ChunkOverlap {
+    fn overlap(
+        &self,
+        cell: &[u64],
+        start: &[u64],
+        extent: &[u64],
+        range_offset: usize,
+    ) -> ChunkOverlap {
         let rank = cell.len();
         let mut number = 0;
         for axis in 0..rank {
@@ -203,17 +225,14 @@ impl ChunkGrid {
 }
 
 impl ChunkOverlap {
-    /// Bytes in all rows together.
-    #[must_use]
-    pub fn len_bytes(&self) -> usize {
-        self.loops
-            .iter()
-            .fold(self.row_bytes, |bytes, level| bytes * to_usize(level.count))
-    }
-
     /// Calls `each` with every row: its first byte in the chunk and in the range. Rows are `row_bytes` long.
     pub fn for_each_row(&self, each: &mut impl FnMut(u64, usize)) {
-        fn walk(loops: &[Stride], in_chunk: u64, in_range: usize, each: &mut impl FnMut(u64, usize)) {
+        fn walk(
+            loops: &[Stride],
+            in_chunk: u64,
+            in_range: usize,
+            each: &mut impl FnMut(u64, usize),
+        ) {
             let Some((level, inner)) = loops.split_first() else {
                 return each(in_chunk, in_range);
             };
@@ -244,17 +263,25 @@ mod tests {
     /// The array whose byte at each place is a number of its own, as chunks in C order, edge chunks padded with 255.
     fn chunked(shape: &[u64], chunk: &[u64], element_bytes: u64) -> (Vec<u8>, Vec<Vec<u8>>) {
         let elements: u64 = shape.iter().product();
-        let plain: Vec<u8> = (0..elements * element_bytes).map(|i| (i % 251) as u8).collect();
-        let cells: Vec<u64> = shape.iter().zip(chunk).map(|(s, c)| s.div_ceil(*c)).collect();
+        let plain: Vec<u8> = (0..elements * element_bytes)
+            .map(|i| (i % 251) as u8)
+            .collect();
+        let cells: Vec<u64> = shape
+            .iter()
+            .zip(chunk)
+            .map(|(s, c)| s.div_ceil(*c))
+            .collect();
         let count: u64 = cells.iter().product();
         let chunk_elements: u64 = chunk.iter().product();
         let chunks = (0..count)
             .map(|cell| {
                 let mut bytes = vec![255; (chunk_elements * element_bytes) as usize];
                 for inner in 0..chunk_elements {
-                    let (mut rest_cell, mut rest_inner, mut place, mut stride, mut inside) = (cell, inner, 0, 1, true);
+                    let (mut rest_cell, mut rest_inner, mut place, mut stride, mut inside) =
+                        (cell, inner, 0, 1, true);
                     for axis in (0..shape.len()).rev() {
-                        let index = rest_cell % cells[axis] * chunk[axis] + rest_inner % chunk[axis];
+                        let index =
+                            rest_cell % cells[axis] * chunk[axis] + rest_inner % chunk[axis];
                         rest_cell /= cells[axis];
                         rest_inner /= chunk[axis];
                         inside &= index < shape[axis];
@@ -262,7 +289,10 @@ mod tests {
                         stride *= shape[axis];
                     }
                     if inside {
-                        let (from, to) = ((place * element_bytes) as usize, (inner * element_bytes) as usize);
+                        let (from, to) = (
+                            (place * element_bytes) as usize,
+                            (inner * element_bytes) as usize,
+                        );
                         let bytes_each = element_bytes as usize;
                         bytes[to..to + bytes_each].copy_from_slice(&plain[from..from + bytes_each]);
                     }
@@ -280,7 +310,8 @@ mod tests {
             let chunk = &chunks[overlap.cell as usize];
             overlap.for_each_row(&mut |from, to| {
                 let from = from as usize;
-                out[to..to + overlap.row_bytes].copy_from_slice(&chunk[from..from + overlap.row_bytes]);
+                out[to..to + overlap.row_bytes]
+                    .copy_from_slice(&chunk[from..from + overlap.row_bytes]);
                 for mark in &mut filled[to..to + overlap.row_bytes] {
                     assert!(!*mark, "a byte was filled twice");
                     *mark = true;
@@ -297,7 +328,14 @@ mod tests {
         let overlaps = grid.overlaps(8, 72);
         assert_eq!(overlaps.len(), 3);
         assert!(overlaps.iter().all(|overlap| overlap.loops.is_empty()));
-        assert_eq!((overlaps[1].cell, overlaps[1].range_offset, overlaps[1].row_bytes), (1, 24, 32));
+        assert_eq!(
+            (
+                overlaps[1].cell,
+                overlaps[1].range_offset,
+                overlaps[1].row_bytes
+            ),
+            (1, 24, 32)
+        );
     }
 
     #[test]

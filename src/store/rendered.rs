@@ -68,8 +68,12 @@ impl Rendered {
         while done < buffer.len() {
             let begin = if part == 0 { 0 } else { ends[part - 1] };
             let text = self.part(part as u64)?;
-            let skip = usize::try_from(offset + done as u64 - begin).expect("within a part in memory");
-            let piece = text.get(skip..).filter(|piece| !piece.is_empty()).unwrap_or_default();
+            let skip =
+                usize::try_from(offset + done as u64 - begin).expect("within a part in memory");
+            let piece = text
+                .get(skip..)
+                .filter(|piece| !piece.is_empty())
+                .unwrap_or_default();
             let count = piece.len().min(buffer.len() - done);
             buffer[done..done + count].copy_from_slice(&piece[..count]);
             done += count;
@@ -120,9 +124,9 @@ impl Rendered {
             epoch: self.epoch,
             index: part,
         };
-        self.shared
-            .cache
-            .get_or_decode(key, || self.file.settled(|| self.render(part)).map(Arc::from))
+        self.shared.cache.get_or_decode(key, || {
+            self.file.settled(|| self.render(part)).map(Arc::from)
+        })
     }
 
     /// First byte and length of a part's elements, as they are stored.
@@ -141,10 +145,12 @@ impl Rendered {
         let reader = self.file.h5.reader();
         let heap = HeapValues::new(&reader);
         let mut lines = Vec::new();
-        text::write_lines(&self.datatype, &elements, &heap, &mut lines).map_err(|error| StoreError::Value {
-            dataset: self.path.to_vec(),
-            first_element: part * PART_ELEMENTS,
-            error,
+        text::write_lines(&self.datatype, &elements, &heap, &mut lines).map_err(|error| {
+            StoreError::Value {
+                dataset: self.path.to_vec(),
+                first_element: part * PART_ELEMENTS,
+                error,
+            }
         })?;
         Ok(lines)
     }

@@ -5,14 +5,18 @@
 //! versions. From these come the inode, the times and the link count that `stat` reports, by which backup tools and the
 //! kernel's page cache see that nothing changed. Nothing but metadata is read: microseconds a dataset and version.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 use rayon::prelude::*;
 
-use super::history::{History, VersionIndex};
-use super::tree::{Signature, VersionTree};
-use crate::h5::{H5File, MetaReader, mapping};
+use super::StoreError;
+use super::history::VersionIndex;
+use super::raw_data::raw_data_path;
+use super::snapshot::Snapshot;
+use super::tree::{Child, Signature, VersionTree};
+use crate::h5::mapping::{self, MappingForm};
+use crate::h5::{Address, DatasetHeader, MetaReader, ObjectHeader};
 
 /// How many versions are read before they are compared: bounds what is in memory at once.
 const BATCH: usize = 256;
@@ -43,25 +47,26 @@ pub struct Sharing {
 impl Sharing {
     /// Compares all versions. A version or dataset that is damaged shares nothing.
     #[must_use]
-    pub fn read(file: &H5File, history: &History) -> Self {
+    pub(crate) fn read(snapshot: &Snapshot) -> Self {
+        let history = snapshot.history();
         let mut sharing = Self {
             classes: Vec::new(),
             paths: HashMap::new(),
             of_version: vec![Vec::new(); history.len()],
         };
-        sharing.add_versions(file, history, &history.parents_first());
+        sharing.add_versions(snapshot, &history.parents_first());
         sharing
     }
 
-    /// The same for `history`, of which `old` knows all versions but some new ones, by `old_index`, and in which nothing
+    /// The same for `snapshot`, of which `old` knows all versions but some new ones, by `old_index`, and in which nothing
     /// of the old ones has changed.
     #[must_use]
-    pub fn extended(
+    pub(crate) fn extended(
         old: &Self,
-        file: &H5File,
-        history: &History,
+        snapshot: &Snapshot,
         old_index: impl Fn(VersionIndex) -> Option<VersionIndex>,
     ) -> Self {
+        let history = snapshot.history();
         let mut sharing = Self {
             classes: old.classes.clone(),
             paths: old.paths.clone(),
@@ -72,7 +77,8 @@ impl Sharing {
         for index in history.parents_first() {
             if let Some(old_index) = old_index(index) {
                 new_index.insert(old_index, index);
-                sharing.of_version[index.0 as usize].clone_from(&old.of_version[old_index.0 as usize]);
+                sharing.of_version[index.0 as usize]
+                    .clone_from(&old.of_version[old_index.0 as usize]);
             } else {
                 added.push(index);
             }
@@ -80,7 +86,7 @@ impl Sharing {
         for class in &mut sharing.classes {
             class.origin = new_index[&class.origin];
         }
-        sharing.add_versions(file, history, &added);
+        sharing.add_versions(snapshot, &added);
         sharing
     }
 
@@ -89,7 +95,9 @@ impl Sharing {
     pub fn class_of(&self, version: VersionIndex, path: &[u8]) -> Option<ClassId> {
         let number = *self.paths.get(path)?;
         let classes = &self.of_version[version.0 as usize];
-        let place = classes.binary_search_by_key(&number, |entry| entry.0).ok()?;
+        let place = classes
+            .binary_search_by_key(&number, |entry| entry.0)
+            .ok()?;
         Some(classes[place].1)
     }
 
@@ -99,7 +107,8 @@ impl Sharing {
         &self.classes[id.0 as usize]
     }
 
-    fn add_versions(&mut self, file: &H5File, history: &History, order: &[VersionIndex]) {
+    fn add_versions(&mut self, snapshot: &Snapshot, order: &[VersionIndex]) {
+        let (file, history) = (&snapshot.file.h5, snapshot.history());
         for batch in order.chunks(BATCH) {
             let parts = batch.len().div_ceil(rayon::current_num_threads()).max(1);
             let trees: Vec<Option<VersionTree>> = batch
@@ -115,21 +124,38 @@ impl Sharing {
             let reader = file.reader();
             for (&index, tree) in batch.iter().zip(&trees) {
                 if let Some(tree) = tree {
-                    self.add_version(&reader, history, index, tree);
+                    self.add_version(&reader, snapshot, index, tree);
                 }
             }
         }
     }
 
-    fn add_version(&mut self, reader: &MetaReader, history: &History, index: VersionIndex, tree: &VersionTree) {
-        let parent = history.version(index).parent.filter(|&parent| parent != index);
+    fn add_version(
+        &mut self,
+        reader: &MetaReader,
+        snapshot: &Snapshot,
+        index: VersionIndex,
+        tree: &VersionTree,
+    ) {
+        let parent = snapshot
+            .history()
+            .version(index)
+            .parent
+            .filter(|&parent| parent != index);
         let mut classes: Vec<(u32, ClassId)> = Vec::with_capacity(tree.len());
         for (child, signature) in tree.datasets() {
             let inherited = parent
                 .and_then(|parent| self.class_of(parent, &child.path))
-                .filter(|&class| same(reader, &self.class(class).signature, &signature));
+                .filter(|&class| {
+                    let before = &self.class(class).signature;
+                    same(reader, before, &signature)
+                        || may_differ_in_fill(before, &signature)
+                            && same_but_for_fill(reader, snapshot, index, child, before, &signature)
+                                .unwrap_or(false)
+                });
             let class = inherited.unwrap_or_else(|| {
-                let id = ClassId(u32::try_from(self.classes.len()).expect("fewer than 2^32 datasets"));
+                let id =
+                    ClassId(u32::try_from(self.classes.len()).expect("fewer than 2^32 datasets"));
                 self.classes.push(Class {
                     origin: index,
                     versions: 0,
@@ -159,8 +185,62 @@ fn same(reader: &MetaReader, a: &Signature, b: &Signature) -> bool {
             (a.heap, a.index) == (b.heap, b.index)
                 || (a.len_bytes == b.len_bytes
                     && a.checksum == b.checksum
-                    && mapping::blocks_equal(reader, (a.heap, a.index), (b.heap, b.index)).unwrap_or(false))
+                    && mapping::blocks_equal(reader, (a.heap, a.index), (b.heap, b.index))
+                        .unwrap_or(false))
         }
         _ => false,
     }
+}
+
+/// Whether one of two datasets maps more chunks than the other: those may hold nothing but fill value.
+fn may_differ_in_fill(a: &Signature, b: &Signature) -> bool {
+    let mapped_bytes = |signature: &Signature| signature.mapping.map(|place| place.len_bytes);
+    a.described == b.described && mapped_bytes(a) != mapped_bytes(b)
+}
+
+/// Whether two datasets of the same type and shape map the same chunks, but for some that are mapped in one only and hold
+/// nothing but fill value. `child` is the later one.
+fn same_but_for_fill(
+    reader: &MetaReader,
+    snapshot: &Snapshot,
+    version: VersionIndex,
+    child: &Child,
+    a: &Signature,
+    b: &Signature,
+) -> Result<bool, StoreError> {
+    let Some(raw_data) = snapshot.raw_data(version, &child.path)? else {
+        return Ok(false);
+    };
+    let object_error = |error| snapshot.object_error(version, &child.path, error);
+    let object = ObjectHeader::read(reader, child.header).map_err(object_error)?;
+    let header = DatasetHeader::read(reader, &object).map_err(object_error)?;
+    let map_of = |signature: &Signature| {
+        let place = signature
+            .mapping
+            .map_or((Address::UNDEFINED, 0), |place| (place.heap, place.index));
+        let source = raw_data_path(&child.path);
+        mapping::read_chunk_map(
+            reader,
+            place,
+            header.dataspace.shape(),
+            &raw_data.chunk_shape,
+            &source,
+        )
+        .map_err(object_error)
+    };
+    let (MappingForm::Chunked(a), MappingForm::Chunked(b)) = (map_of(a)?, map_of(b)?) else {
+        return Ok(false);
+    };
+    let cells: BTreeSet<u64> = a.mapped().chain(b.mapped()).map(|(cell, _)| cell).collect();
+    for cell in cells {
+        let mapped = match (a.get(cell), b.get(cell)) {
+            (Some(a), Some(b)) if a == b => continue,
+            (Some(_), Some(_)) | (None, None) => return Ok(false),
+            (Some(index), None) | (None, Some(index)) => index,
+        };
+        if !raw_data.is_fill(mapped, &header, cell)? {
+            return Ok(false);
+        }
+    }
+    Ok(true)
 }

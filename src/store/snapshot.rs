@@ -94,9 +94,16 @@ impl FileState {
     ///
     /// # Errors
     /// Those of `read`; [`StoreError::Unsettled`].
-    pub(crate) fn settled<T>(&self, read: impl FnOnce() -> Result<T, StoreError>) -> Result<T, StoreError> {
+    pub(crate) fn settled<T>(
+        &self,
+        read: impl FnOnce() -> Result<T, StoreError>,
+    ) -> Result<T, StoreError> {
         let found = read();
-        if self.is_unchanged() { found } else { Err(self.unsettled()) }
+        if self.is_unchanged() {
+            found
+        } else {
+            Err(self.unsettled())
+        }
     }
 
     fn unsettled(&self) -> StoreError {
@@ -124,7 +131,8 @@ impl FileState {
         };
         now == self.identity
             || now.link_count == 0
-                && (now.len_bytes, now.mtime_ns) == (self.identity.len_bytes, self.identity.mtime_ns)
+                && (now.len_bytes, now.mtime_ns)
+                    == (self.identity.len_bytes, self.identity.mtime_ns)
     }
 }
 
@@ -170,10 +178,14 @@ impl Snapshot {
         };
         let source = Arc::new(LocalFile::open(path).map_err(open_error)?);
         if !source.metadata().map_err(open_error)?.is_file() {
-            return Err(StoreError::NotAFile { path: path.to_owned() });
+            return Err(StoreError::NotAFile {
+                path: path.to_owned(),
+            });
         }
         let damaged = |error| match error {
-            H5Error::NotHdf5 => StoreError::NotHdf5 { path: path.to_owned() },
+            H5Error::NotHdf5 => StoreError::NotHdf5 {
+                path: path.to_owned(),
+            },
             error => StoreError::Damaged {
                 path: path.to_owned(),
                 error,
@@ -182,7 +194,9 @@ impl Snapshot {
         let identity = source.identity().map_err(|error| damaged(error.into()))?;
         let h5 = H5File::open(source.clone()).map_err(damaged)?;
         let reader = h5.reader();
-        let not_versioned = || StoreError::NotVersioned { path: path.to_owned() };
+        let not_versioned = || StoreError::NotVersioned {
+            path: path.to_owned(),
+        };
         let data = group_in(&reader, h5.root(), b"_version_data")
             .map_err(damaged)?
             .ok_or_else(not_versioned)?;
@@ -234,14 +248,23 @@ impl Snapshot {
 
     /// Takes over from `old`, which it [`extends`](Self::extends), what needs not be read again.
     pub(crate) fn inherit(&self, old: &Self) {
-        let mut epochs = old.epochs.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        for (path, raw_data) in old.raw_data.lock().unwrap_or_else(PoisonError::into_inner).iter() {
+        let mut epochs = old
+            .epochs
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone();
+        for (path, raw_data) in old
+            .raw_data
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .iter()
+        {
             epochs.insert(path.clone(), raw_data.epoch);
         }
         *self.epochs.lock().unwrap_or_else(PoisonError::into_inner) = epochs;
         if let Some(Ok(sharing)) = old.sharing.value.get() {
             let old_index = |index| old.history.by_key(&self.history.version(index).key);
-            let extended = Sharing::extended(sharing, &self.file.h5, &self.history, old_index);
+            let extended = Sharing::extended(sharing, self, old_index);
             // Whoever asks again reads it anew where the file has changed meanwhile.
             let _ = self.sharing.get_or_read(&self.file, || Ok(extended));
         }
@@ -265,7 +288,7 @@ impl Snapshot {
     /// [`StoreError::Unsettled`].
     pub fn sharing(&self) -> Result<&Sharing, StoreError> {
         self.sharing
-            .get_or_read(&self.file, || Ok(Sharing::read(&self.file.h5, &self.history)))
+            .get_or_read(&self.file, || Ok(Sharing::read(self)))
     }
 
     /// The same, if it was read already.
@@ -279,10 +302,13 @@ impl Snapshot {
     /// # Errors
     /// What `fstat(2)` says.
     pub fn metadata(&self) -> Result<std::fs::Metadata, StoreError> {
-        self.file.source.metadata().map_err(|error| StoreError::Open {
-            path: self.file.path.clone(),
-            error: Arc::new(error),
-        })
+        self.file
+            .source
+            .metadata()
+            .map_err(|error| StoreError::Open {
+                path: self.file.path.clone(),
+                error: Arc::new(error),
+            })
     }
 
     /// What a version contains.
@@ -292,8 +318,10 @@ impl Snapshot {
     pub fn tree(&self, version: VersionIndex) -> Result<Arc<VersionTree>, StoreError> {
         self.trees.get_or_insert_with(&version, || {
             let found = self.history.version(version);
-            self.file
-                .settled(|| VersionTree::read(&self.file.h5.reader(), &found.key.name, found.group).map(Arc::new))
+            self.file.settled(|| {
+                VersionTree::read(&self.file.h5.reader(), &found.key.name, found.group)
+                    .map(Arc::new)
+            })
         })
     }
 
@@ -327,9 +355,16 @@ impl Snapshot {
     ///
     /// # Errors
     /// Damage of its header.
-    pub fn attributes(&self, version: VersionIndex, path: &[u8]) -> Result<Vec<AttributeText>, StoreError> {
+    pub fn attributes(
+        &self,
+        version: VersionIndex,
+        path: &[u8],
+    ) -> Result<Vec<AttributeText>, StoreError> {
         let (address, is_own): (Address, fn(&[u8]) -> bool) = if path.is_empty() {
-            (self.history.version(version).group, attributes::is_version_bookkeeping)
+            (
+                self.history.version(version).group,
+                attributes::is_version_bookkeeping,
+            )
         } else {
             let tree = self.tree(version)?;
             let child = self.child(&tree, version, path)?;
@@ -349,8 +384,11 @@ impl Snapshot {
     /// # Errors
     /// Damage of the version's group.
     pub fn timestamp_text(&self, version: VersionIndex) -> Result<Option<Vec<u8>>, StoreError> {
-        let found = attributes::read_attributes(&self.file.h5.reader(), self.history.version(version).group)
-            .map_err(|error| self.object_error(version, b"", error))?;
+        let found = attributes::read_attributes(
+            &self.file.h5.reader(),
+            self.history.version(version).group,
+        )
+        .map_err(|error| self.object_error(version, b"", error))?;
         Ok(found
             .into_iter()
             .find(|attribute| attribute.name == b"timestamp")
@@ -358,7 +396,11 @@ impl Snapshot {
     }
 
     /// The raw data of the dataset at `path`; `None` where the file has none.
-    pub(crate) fn raw_data(&self, version: VersionIndex, path: &Arc<[u8]>) -> Result<Option<Arc<RawData>>, StoreError> {
+    pub(crate) fn raw_data(
+        &self,
+        version: VersionIndex,
+        path: &Arc<[u8]>,
+    ) -> Result<Option<Arc<RawData>>, StoreError> {
         let Some(place) = self.raw_places.get(path) else {
             return Ok(None);
         };
@@ -381,7 +423,12 @@ impl Snapshot {
         Ok(Some(raw_data))
     }
 
-    fn child<'t>(&self, tree: &'t VersionTree, version: VersionIndex, path: &[u8]) -> Result<&'t Child, StoreError> {
+    fn child<'t>(
+        &self,
+        tree: &'t VersionTree,
+        version: VersionIndex,
+        path: &[u8],
+    ) -> Result<&'t Child, StoreError> {
         tree.child(path).ok_or_else(|| StoreError::Inconsistent {
             version: self.history.version(version).key.name.to_vec(),
             dataset: path.to_vec(),
@@ -389,7 +436,12 @@ impl Snapshot {
         })
     }
 
-    fn object_error(&self, version: VersionIndex, path: &[u8], error: H5Error) -> StoreError {
+    pub(crate) fn object_error(
+        &self,
+        version: VersionIndex,
+        path: &[u8],
+        error: H5Error,
+    ) -> StoreError {
         StoreError::Object {
             version: self.history.version(version).key.name.to_vec(),
             object: path.to_vec(),
@@ -411,7 +463,10 @@ fn group_in(reader: &MetaReader, group: Address, name: &[u8]) -> Result<Option<A
 }
 
 /// Every `PATH/raw_data` below `/_version_data`, but for `versions`.
-fn find_raw_data(reader: &MetaReader, data: Address) -> Result<BTreeMap<Arc<[u8]>, RawPlace>, H5Error> {
+fn find_raw_data(
+    reader: &MetaReader,
+    data: Address,
+) -> Result<BTreeMap<Arc<[u8]>, RawPlace>, H5Error> {
     let mut places = BTreeMap::new();
     let mut left = reader.len_bytes() / 16;
     let mut pending: Vec<(Vec<u8>, Address, usize)> = vec![(Vec::new(), data, 0)];
@@ -433,7 +488,13 @@ fn find_raw_data(reader: &MetaReader, data: Address) -> Result<BTreeMap<Arc<[u8]
         };
         if let Some(raw_data) = hard(b"raw_data").filter(|_| !path.is_empty()) {
             let hash_table = hard(b"hash_table");
-            places.insert(Arc::from(path.as_slice()), RawPlace { raw_data, hash_table });
+            places.insert(
+                Arc::from(path.as_slice()),
+                RawPlace {
+                    raw_data,
+                    hash_table,
+                },
+            );
         }
         for link in &links {
             let LinkTarget::Hard(address) = link.target else {

@@ -99,7 +99,10 @@ fn split_offset(text: &str) -> Option<(&str, FixedOffset)> {
     }
     let seconds = TimeDelta::minutes(i64::from(hours * 60 + minutes)).num_seconds();
     let seconds = i32::try_from(seconds).ok()?;
-    Some((time, FixedOffset::east_opt(if sign == "-" { -seconds } else { seconds })?))
+    Some((
+        time,
+        FixedOffset::east_opt(if sign == "-" { -seconds } else { seconds })?,
+    ))
 }
 
 /// Exactly `count` decimal digits.
@@ -154,9 +157,24 @@ mod tests {
     #[test]
     fn what_is_no_time() {
         for text in [
-            "", "x", "20", "2020-", "2020-6", "2020-13", "2020-02-30", "2020-06-29T", "2020-06-29T24:00", "2020-06-29T23:60",
-            "2020-06-29T23:58:61", "2020-06-29T23:58+2", "2020-06-29T23:58+24:00", "2020-06-29T23:58:21.", "+2020", "2020-06-29-01",
-            "2020-06-29T23:58:21.1234567890", "2020-06-29T23:58\u{e9}",
+            "",
+            "x",
+            "20",
+            "2020-",
+            "2020-6",
+            "2020-13",
+            "2020-02-30",
+            "2020-06-29T",
+            "2020-06-29T24:00",
+            "2020-06-29T23:60",
+            "2020-06-29T23:58:61",
+            "2020-06-29T23:58+2",
+            "2020-06-29T23:58+24:00",
+            "2020-06-29T23:58:21.",
+            "+2020",
+            "2020-06-29-01",
+            "2020-06-29T23:58:21.1234567890",
+            "2020-06-29T23:58\u{e9}",
         ] {
             assert_eq!(parse_iso8601(text), None, "{text}");
         }

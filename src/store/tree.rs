@@ -7,12 +7,13 @@ use std::sync::Arc;
 use sha2::{Digest, Sha256};
 
 use super::attributes::{HeapValues, is_bookkeeping};
+use super::json::{self, ValueError};
 use super::{StoreError, names};
 use crate::h5::mapping;
 use crate::h5::{
-    self, Address, Attribute, DatasetHeader, H5Error, Layout, LinkTarget, MetaReader, ObjectHeader, ObjectKind,
+    self, Address, Attribute, DatasetHeader, H5Error, Layout, LinkTarget, MetaReader, ObjectHeader,
+    ObjectKind,
 };
-use super::json::{self, ValueError};
 
 /// Deeper groups than any tool can walk are taken as damage.
 const MAX_DEPTH: usize = 512;
@@ -134,7 +135,9 @@ impl VersionTree {
             Some(slash) => &path[..slash],
             None => &b""[..],
         };
-        self.children(parent)?.iter().find(|child| &*child.path == path)
+        self.children(parent)?
+            .iter()
+            .find(|child| &*child.path == path)
     }
 
     /// All datasets whose header is readable.
@@ -187,11 +190,13 @@ fn read_children(
             _ => None,
         })
         .collect();
-    *left = left.checked_sub(links.len() as u64).ok_or(H5Error::Damaged {
-        structure: "group",
-        address: group,
-        what: "more links than the file can hold",
-    })?;
+    *left = left
+        .checked_sub(links.len() as u64)
+        .ok_or(H5Error::Damaged {
+            structure: "group",
+            address: group,
+            what: "more links than the file can hold",
+        })?;
     let shown = names::shown_names(links.iter().map(|(name, _)| name.as_slice()));
     Ok(links
         .into_iter()
@@ -215,7 +220,9 @@ fn read_children(
 fn read_kind(reader: &MetaReader, heap: &HeapValues<'_>, address: Address) -> ChildKind {
     let kind = ObjectHeader::read(reader, address).and_then(|header| Ok((header.kind()?, header)));
     match kind {
-        Ok((ObjectKind::Dataset, header)) => ChildKind::Dataset(read_signature(reader, heap, &header)),
+        Ok((ObjectKind::Dataset, header)) => {
+            ChildKind::Dataset(read_signature(reader, heap, &header))
+        }
         Ok((ObjectKind::Group, _)) => ChildKind::Group,
         Ok((ObjectKind::NamedDatatype, _)) => ChildKind::Unreadable(H5Error::Unsupported {
             structure: "object header",
@@ -238,16 +245,23 @@ fn read_signature(
 
     let mut hash = Sha256::new();
     add(&mut hash, &dataset.datatype_bytes);
-    add(&mut hash, format!("{:?}", dataset.dataspace.shape()).as_bytes());
+    add(
+        &mut hash,
+        format!("{:?}", dataset.dataspace.shape()).as_bytes(),
+    );
     add(&mut hash, dataset.fill_value.as_deref().unwrap_or_default());
     for attribute in &attributes {
         add_attribute(&mut hash, heap, header.address(), attribute)?;
     }
     let mapping = match &dataset.layout {
-        Layout::Virtual { heap_address, heap_index } => {
+        Layout::Virtual {
+            heap_address,
+            heap_index,
+        } => {
             add(&mut hash, b"virtual");
             if heap_address.is_defined() {
-                let (len_bytes, checksum) = mapping::block_digest(reader, *heap_address, *heap_index)?;
+                let (len_bytes, checksum) =
+                    mapping::block_digest(reader, *heap_address, *heap_index)?;
                 Some(MappingPlace {
                     heap: *heap_address,
                     index: *heap_index,
@@ -282,13 +296,21 @@ fn add_attribute(
     add(hash, format!("{:?}", attribute.dataspace).as_bytes());
     if attribute.datatype.contains_pointers() {
         // Two copies of the same text lie at different places.
-        let text = json::attribute_text(&attribute.datatype, &attribute.dataspace, &attribute.data, heap).map_err(|error| match error {
+        let text = json::attribute_text(
+            &attribute.datatype,
+            &attribute.dataspace,
+            &attribute.data,
+            heap,
+        )
+        .map_err(|error| match error {
             ValueError::Heap(error) => error,
-            ValueError::Length { .. } | ValueError::TooDeep { .. } | ValueError::TooLong { .. } => H5Error::Damaged {
-                structure: "attribute",
-                address,
-                what: "its value does not fit its type and shape",
-            },
+            ValueError::Length { .. } | ValueError::TooDeep { .. } | ValueError::TooLong { .. } => {
+                H5Error::Damaged {
+                    structure: "attribute",
+                    address,
+                    what: "its value does not fit its type and shape",
+                }
+            }
         })?;
         add(hash, &text);
     } else {

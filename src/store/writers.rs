@@ -14,7 +14,9 @@ pub(crate) fn is_locked_for_writing(identity: &Identity) -> bool {
     // Where it cannot be read, the caller's check that the file does not change has to do.
     let locks = fs::read_to_string("/proc/locks").unwrap_or_default();
     let own = std::process::id();
-    locks.lines().any(|line| is_write_lock_on(line, identity.inode, own))
+    locks
+        .lines()
+        .any(|line| is_write_lock_on(line, identity.inode, own))
 }
 
 /// A line such as `1: FLOCK  ADVISORY  WRITE 1234 08:01:5678 0 EOF`; one with `->` is still waiting.
@@ -25,7 +27,11 @@ fn is_write_lock_on(line: &str, inode: u64, own_process: u32) -> bool {
     matches!(kind, "FLOCK" | "POSIX" | "OFDLCK")
         && mode == "WRITE"
         && process != own_process.to_string()
-        && place.rsplit(':').next().and_then(|number| number.parse().ok()) == Some(inode)
+        && place
+            .rsplit(':')
+            .next()
+            .and_then(|number| number.parse().ok())
+            == Some(inode)
 }
 
 #[cfg(test)]
@@ -38,7 +44,9 @@ mod tests {
         assert!(locked("1: FLOCK  ADVISORY  WRITE 1234 08:01:5678 0 EOF"));
         assert!(!locked("1: FLOCK  ADVISORY  READ  1234 08:01:5678 0 EOF"));
         assert!(!locked("1: FLOCK  ADVISORY  WRITE 1234 08:01:56789 0 EOF"));
-        assert!(!locked("1: -> FLOCK  ADVISORY  WRITE 1234 08:01:5678 0 EOF"));
+        assert!(!locked(
+            "1: -> FLOCK  ADVISORY  WRITE 1234 08:01:5678 0 EOF"
+        ));
         assert!(!locked("1: FLOCK  ADVISORY  WRITE 1 08:01:5678 0 EOF"));
         assert!(!locked("1: LEASE  ACTIVE    WRITE 1234 08:01:5678 0 EOF"));
         assert!(!locked(""));
