@@ -39,7 +39,7 @@ pub(crate) fn of_node(
             attr.mtime = newest().map_or(UNIX_EPOCH, time_of);
         }
         Node::Group { version, .. } => {
-            attr.mtime = time_of(history.version(version_index(snapshot, version)?))
+            attr.mtime = time_of(history.version(version_index(snapshot, version)?));
         }
         Node::Dataset { origin, path } => {
             let origin = version_index(snapshot, origin)?;

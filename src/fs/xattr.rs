@@ -2,8 +2,8 @@
 
 use std::io;
 
+use serde_json::json;
 use serde_json::ser::{Formatter, Serializer};
-use serde_json::{Value, json};
 
 use super::FsError;
 use crate::store::{AttributeText, Dataset, Snapshot, StoreError, VersionIndex, dtype};
@@ -19,11 +19,14 @@ const STRUCTURAL: &[u8] = b"h5.";
 /// Names what does not fit Linux's limits.
 const OMITTED: &[u8] = b"h5.omitted";
 
+/// A value, or why it cannot be had.
+type Value = Result<Vec<u8>, StoreError>;
+
 /// The extended attributes of one file or directory.
 #[derive(Debug)]
 pub(crate) struct Xattrs {
     /// Names without the namespace, and values.
-    entries: Vec<(Vec<u8>, Result<Vec<u8>, StoreError>)>,
+    entries: Vec<(Vec<u8>, Value)>,
     /// Names of attributes that cannot be listed, because they, their values or the list would be too long, or because a structural
     /// one has their name.
     omitted: Vec<Vec<u8>>,
@@ -62,7 +65,7 @@ impl Xattrs {
         dataset: &Dataset,
         attributes: Vec<AttributeText>,
     ) -> Result<Self, StoreError> {
-        let filters: Vec<Value> = dataset
+        let filters: Vec<serde_json::Value> = dataset
             .filters
             .iter()
             .map(|filter| {
@@ -74,7 +77,7 @@ impl Xattrs {
             })
             .collect();
         let dtype = match dtype::numpy_descr(dataset.datatype()) {
-            Value::String(text) => text.into_bytes(),
+            serde_json::Value::String(text) => text.into_bytes(),
             descr => spaced(&descr),
         };
         let structural = vec![
@@ -85,7 +88,7 @@ impl Xattrs {
             ),
             (b"h5.chunks".to_vec(), spaced(&json!(dataset.chunk_shape))),
             (b"h5.fillvalue".to_vec(), dataset.fill_value_text()?),
-            (b"h5.filters".to_vec(), spaced(&Value::Array(filters))),
+            (b"h5.filters".to_vec(), spaced(&json!(filters))),
         ];
         Ok(Self::new(structural, attributes))
     }
@@ -186,7 +189,7 @@ fn listed_bytes(name: &[u8]) -> usize {
 }
 
 /// JSON on one line with a blank behind each comma and colon, as Python's `json.dumps` writes it.
-fn spaced(value: &Value) -> Vec<u8> {
+fn spaced(value: &serde_json::Value) -> Vec<u8> {
     struct Spaced;
 
     impl Formatter for Spaced {

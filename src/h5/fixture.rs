@@ -1,9 +1,10 @@
 //! Files for tests, made by Python programs with the real h5py and versioned-hdf5.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Command;
 use std::sync::Arc;
 
+use super::testing::python;
 use super::{Address, DatasetHeader, H5File, MetaReader, ObjectHeader, find_path};
 use crate::source::LocalFile;
 
@@ -13,12 +14,9 @@ pub(crate) struct Fixture {
 }
 
 impl Fixture {
-    /// Runs `program` in a new directory. The interpreter is that of `VH5FS_TEST_PYTHON`, or else of `.venv` beside `Cargo.toml`.
+    /// Runs `program` in a new directory.
     pub(crate) fn make(program: &str) -> Self {
-        let python = std::env::var_os("VH5FS_TEST_PYTHON").map_or_else(
-            || Path::new(env!("CARGO_MANIFEST_DIR")).join(".venv/bin/python"),
-            PathBuf::from,
-        );
+        let python = python();
         let directory = tempfile::tempdir().unwrap();
         let output = Command::new(&python)
             .args(["-c", program])

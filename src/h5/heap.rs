@@ -516,4 +516,31 @@ mod tests {
         // Two objects of one index: the first is found before the second is seen, the whole collection is refused.
         assert_eq!(change(16, &[2]).unwrap(), b"one");
     }
+
+    #[test]
+    fn flipped_bits_never_panic() {
+        let objects: Vec<Vec<u8>> = (1..40u8).map(|i| vec![i; usize::from(i) * 2]).collect();
+        let objects: Vec<_> = (1u16..).zip(objects.iter().map(Vec::as_slice)).collect();
+        let sound = collection(4096, &objects);
+        let (mut refused, mut read) = (0, 0);
+        for bit in 0..sound.len() * 8 {
+            let mut file = sound.clone();
+            file[bit / 8] ^= 1 << (bit % 8);
+            let reader = reader(file);
+            let mut heap = HeapReader::new(&reader, 1 << 20);
+            match heap.read(Address(0), 20) {
+                Ok(object) => {
+                    assert!(object.len() <= 4096);
+                    read += 1;
+                }
+                Err(_) => refused += 1,
+            }
+            let alone = read_object(&reader, Address(0), 20);
+            assert!(alone.is_err() || alone.unwrap().len() <= 4096);
+        }
+        assert!(
+            refused > 100 && read > 100,
+            "{refused} refused, {read} read"
+        );
+    }
 }

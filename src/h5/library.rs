@@ -354,8 +354,8 @@ fn selection(space: &Handle) -> Result<Selection, H5Error> {
 
 fn regular(space: &Handle, rank: usize) -> Result<Selection, H5Error> {
     const ACTION: &str = "read a regular selection";
-    let mut axes = [[0u64; MAX_RANK]; 4];
-    let [start, stride, number, block] = &mut axes;
+    let mut fields = [[0u64; MAX_RANK]; 4];
+    let [start, stride, number, block] = &mut fields;
     done(ACTION, || {
         // SAFETY: `space` is valid, and each array has room for the most axes that a dataspace has.
         unsafe {

@@ -9,7 +9,7 @@ use super::by_library::ByLibrary;
 use super::cache::ChunkCache;
 use super::chunked::Chunked;
 use super::history::{VersionIndex, VersionKey};
-use super::raw_data::raw_data_path;
+use super::raw_data::{RawData, raw_data_path};
 use super::rendered::Rendered;
 use super::snapshot::{FileState, Snapshot};
 use super::tree::Child;
@@ -66,7 +66,7 @@ enum Content {
     /// Elements as they are stored.
     Stored(Elements),
     /// Text made of elements that are pointers.
-    Rendered(Rendered),
+    Rendered(Box<Rendered>),
 }
 
 /// The elements of a dataset, as they are stored.
@@ -80,6 +80,99 @@ pub(crate) enum Elements {
     ByLibrary(ByLibrary),
 }
 
+/// A dataset that is being opened.
+struct Opening<'o> {
+    snapshot: &'o Snapshot,
+    shared: &'o Arc<Shared>,
+    key: VersionKey,
+    child: &'o Child,
+    reader: MetaReader,
+}
+
+impl Opening<'_> {
+    fn header(&self) -> Result<DatasetHeader, StoreError> {
+        ObjectHeader::read(&self.reader, self.child.header)
+            .and_then(|object| DatasetHeader::read(&self.reader, &object))
+            .map_err(|error| self.damaged(error))
+    }
+
+    /// Where the elements are, which take `len_bytes` in all.
+    fn elements(
+        &self,
+        header: &DatasetHeader,
+        raw_data: Option<Arc<RawData>>,
+        len_bytes: u64,
+    ) -> Result<Elements, StoreError> {
+        match &header.layout {
+            Layout::Virtual {
+                heap_address,
+                heap_index,
+            } => self.mapped_elements(header, raw_data, (*heap_address, *heap_index), len_bytes),
+            Layout::Compact(bytes) if bytes.len() as u64 == len_bytes => {
+                Ok(Elements::Inline(bytes.clone()))
+            }
+            _ if len_bytes == 0 => Ok(Elements::Inline(Vec::new())),
+            _ => self.by_library(header, len_bytes),
+        }
+    }
+
+    fn mapped_elements(
+        &self,
+        header: &DatasetHeader,
+        raw_data: Option<Arc<RawData>>,
+        block: (Address, u32),
+        len_bytes: u64,
+    ) -> Result<Elements, StoreError> {
+        let shape = header.dataspace.shape();
+        let chunk_shape = match &raw_data {
+            Some(raw_data) => raw_data.chunk_shape.clone(),
+            // Nothing can be mapped, and all of it is fill value: one chunk will do.
+            None => shape.iter().map(|&extent| extent.max(1)).collect(),
+        };
+        let source = raw_data_path(&self.child.path);
+        let form = mapping::read_chunk_map(&self.reader, block, shape, &chunk_shape, &source)
+            .map_err(|error| self.damaged(error))?;
+        let same_type = raw_data
+            .as_ref()
+            .is_none_or(|raw_data| raw_data.header.datatype == header.datatype);
+        match form {
+            MappingForm::Chunked(map) if raw_data.is_none() && map.len_mapped() > 0 => {
+                Err(self.inconsistent("its raw_data is missing"))
+            }
+            MappingForm::Chunked(map) if same_type => {
+                Chunked::new(self.shared.clone(), header, &chunk_shape, map, raw_data)
+                    .map(Elements::Chunked)
+                    .ok_or_else(|| {
+                        self.inconsistent("its shape and its chunks do not fit together")
+                    })
+            }
+            _ => self.by_library(header, len_bytes),
+        }
+    }
+
+    fn by_library(&self, header: &DatasetHeader, len_bytes: u64) -> Result<Elements, StoreError> {
+        let file = self.snapshot.file.clone();
+        ByLibrary::new(file, &self.key, &self.child.path, header, len_bytes)
+            .map(Elements::ByLibrary)
+    }
+
+    fn damaged(&self, error: H5Error) -> StoreError {
+        StoreError::Object {
+            version: self.key.name.to_vec(),
+            object: self.child.path.to_vec(),
+            error,
+        }
+    }
+
+    fn inconsistent(&self, what: &'static str) -> StoreError {
+        StoreError::Inconsistent {
+            version: self.key.name.to_vec(),
+            dataset: self.child.path.to_vec(),
+            what,
+        }
+    }
+}
+
 impl Dataset {
     pub(crate) fn open(
         snapshot: &Arc<Snapshot>,
@@ -87,102 +180,44 @@ impl Dataset {
         version: VersionIndex,
         child: &Child,
     ) -> Result<Self, StoreError> {
-        let key = snapshot.history().version(version).key.clone();
-        let damaged = |error| StoreError::Object {
-            version: key.name.to_vec(),
-            object: child.path.to_vec(),
-            error,
+        let opening = Opening {
+            snapshot,
+            shared,
+            key: snapshot.history().version(version).key.clone(),
+            child,
+            reader: snapshot.file.h5.reader(),
         };
-        let inconsistent = |what| StoreError::Inconsistent {
-            version: key.name.to_vec(),
-            dataset: child.path.to_vec(),
-            what,
-        };
-        let reader = snapshot.file.h5.reader();
-        let object = ObjectHeader::read(&reader, child.header).map_err(damaged)?;
-        let header = DatasetHeader::read(&reader, &object).map_err(damaged)?;
+        let header = opening.header()?;
         let element_bytes = header.datatype.size as u64;
         let len_bytes = header
             .dataspace
             .len()
             .and_then(|elements| elements.checked_mul(element_bytes))
             .filter(|&bytes| element_bytes > 0 && i64::try_from(bytes).is_ok())
-            .ok_or_else(|| inconsistent("it is longer than a file can be"))?;
+            .ok_or_else(|| opening.inconsistent("it is longer than a file can be"))?;
         let raw_data = snapshot.raw_data(version, &child.path)?;
-        let chunk_shape = raw_data
-            .as_ref()
-            .map_or_else(Vec::new, |raw| raw.chunk_shape.clone());
-        let filters = raw_data
-            .as_ref()
-            .map_or_else(Vec::new, |raw| raw.header.filters.clone());
-
-        let by_library = || {
-            ByLibrary::new(snapshot.file.clone(), &key, &child.path, &header, len_bytes)
-                .map(Elements::ByLibrary)
+        let (chunk_shape, filters) = match &raw_data {
+            Some(raw_data) => (
+                raw_data.chunk_shape.clone(),
+                raw_data.header.filters.clone(),
+            ),
+            None => (Vec::new(), Vec::new()),
         };
-        let elements = match &header.layout {
-            Layout::Virtual {
-                heap_address,
-                heap_index,
-            } => {
-                let chunk_shape = if chunk_shape.is_empty() {
-                    // Nothing can be mapped, and all of it is fill value: one chunk will do.
-                    header
-                        .dataspace
-                        .shape()
-                        .iter()
-                        .map(|&extent| extent.max(1))
-                        .collect()
-                } else {
-                    chunk_shape.clone()
-                };
-                let source = raw_data_path(&child.path);
-                let place = (*heap_address, *heap_index);
-                let form = mapping::read_chunk_map(
-                    &reader,
-                    place,
-                    header.dataspace.shape(),
-                    &chunk_shape,
-                    &source,
-                )
-                .map_err(damaged)?;
-                match (form, raw_data) {
-                    (MappingForm::Chunked(map), raw_data)
-                        if raw_data
-                            .as_ref()
-                            .is_none_or(|raw| raw.header.datatype == header.datatype) =>
-                    {
-                        if raw_data.is_none() && map.len_mapped() > 0 {
-                            return Err(inconsistent("its raw_data is missing"));
-                        }
-                        Chunked::new(shared.clone(), &header, &chunk_shape, map, raw_data)
-                            .map(Elements::Chunked)
-                            .ok_or_else(|| {
-                                inconsistent("its shape and its chunks do not fit together")
-                            })?
-                    }
-                    _ => by_library()?,
-                }
-            }
-            Layout::Compact(bytes) if bytes.len() as u64 == len_bytes => {
-                Elements::Inline(bytes.clone())
-            }
-            _ if len_bytes == 0 => Elements::Inline(Vec::new()),
-            _ => by_library()?,
-        };
+        let elements = opening.elements(&header, raw_data, len_bytes)?;
         let content = if header.datatype.contains_pointers() {
-            Content::Rendered(Rendered::new(
-                shared.clone(),
-                snapshot.file.clone(),
+            let (shared, file) = (shared.clone(), snapshot.file.clone());
+            Content::Rendered(Box::new(Rendered::new(
+                shared,
+                file,
                 child.path.clone(),
                 &header,
                 elements,
-            ))
+            )))
         } else {
             Content::Stored(elements)
         };
         Ok(Self {
-            version: key,
+            version: opening.key,
             path: child.path.clone(),
             header,
             chunk_shape,

@@ -164,6 +164,8 @@ impl History {
     }
 
     /// All versions, in the byte order of their names in the file.
+    #[expect(clippy::missing_panics_doc, reason = "`build` has numbered them all")]
+    #[must_use = "an iterator does nothing by itself"]
     pub fn iter(&self) -> impl ExactSizeIterator<Item = (VersionIndex, &Version)> {
         self.versions.iter().enumerate().map(|(i, version)| {
             (

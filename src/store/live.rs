@@ -45,7 +45,7 @@ pub struct StoreOptions {
 }
 
 /// Is told of the state before, the state after, and whether the one only adds versions to the other.
-pub type OnChange = Box<dyn Fn(&Arc<Snapshot>, &Arc<Snapshot>, bool) + Send + Sync>;
+pub(crate) type OnChange = Box<dyn Fn(&Arc<Snapshot>, &Arc<Snapshot>, bool) + Send + Sync>;
 
 /// A versioned file, followed through its changes.
 pub struct VersionedFile {
@@ -115,7 +115,7 @@ impl VersionedFile {
     }
 
     /// Calls `on_change` whenever a new state is taken. Only the first caller is heard.
-    pub fn on_change(&self, on_change: OnChange) {
+    pub(crate) fn on_change(&self, on_change: OnChange) {
         // A second listener has no use.
         let _ = self.on_change.set(on_change);
     }
@@ -331,8 +331,8 @@ fn first_snapshot(path: &Path) -> Result<Snapshot, StoreError> {
 /// The file's identity once its timestamp is old enough to tell any further write; `None` where it is being written to.
 fn settled_identity(path: &Path) -> std::io::Result<Option<Identity>> {
     let identity = LocalFile::identity_at_path(path)?;
-    if let Some(age) = age(&identity).filter(|&age| age < TIMESTAMP_STEP) {
-        thread::sleep(TIMESTAMP_STEP - age);
+    if let Some(rest) = age(&identity).and_then(|age| TIMESTAMP_STEP.checked_sub(age)) {
+        thread::sleep(rest);
         let later = LocalFile::identity_at_path(path)?;
         return Ok((later == identity).then_some(identity));
     }

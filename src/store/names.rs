@@ -71,7 +71,10 @@ fn escape_byte(byte: u8) -> Vec<u8> {
 fn with_hash(shown: &[u8], name: &[u8]) -> Vec<u8> {
     let mut end = shown.len().min(NAME_MAX_BYTES - HASH_DIGITS - 1);
     if let Ok(text) = std::str::from_utf8(shown) {
-        end = text.floor_char_boundary(end);
+        end = (0..=end)
+            .rev()
+            .find(|&at| text.is_char_boundary(at))
+            .unwrap_or(0);
     }
     let digest = Sha256::digest(name);
     let mut cut = shown[..end].to_vec();

@@ -6,7 +6,7 @@
 
 /// How an array is cut into chunks. Immutable.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ChunkGrid {
+pub(crate) struct ChunkGrid {
     /// Extent along each axis, slowest first; the last one in bytes. Axes that no chunk boundary crosses are merged.
     shape: Vec<u64>,
     /// The same for one chunk, as it is stored: an edge chunk too has the full extent.
@@ -17,35 +17,34 @@ pub struct ChunkGrid {
 
 /// The bytes that one chunk and one range have in common: rows of `row_bytes`, repeated as `loops` say.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ChunkOverlap {
+pub(crate) struct ChunkOverlap {
     /// Number of the chunk in C order of the grid.
-    pub cell: u64,
+    pub(crate) cell: u64,
     /// First byte within the stored chunk.
-    pub chunk_offset: u64,
+    pub(crate) chunk_offset: u64,
     /// First byte within the range.
-    pub range_offset: usize,
+    pub(crate) range_offset: usize,
     /// Bytes that lie side by side in both.
-    pub row_bytes: usize,
+    pub(crate) row_bytes: usize,
     /// Slowest first: how often, and how far apart in the chunk and in the range.
-    pub loops: Vec<Stride>,
+    pub(crate) loops: Vec<Stride>,
 }
 
 /// One level of repetition.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Stride {
+pub(crate) struct Stride {
     /// How often; at least 2.
-    pub count: u64,
+    pub(crate) count: u64,
     /// Distance in the chunk, in bytes.
-    pub in_chunk: u64,
+    pub(crate) in_chunk: u64,
     /// Distance in the range, in bytes.
-    pub in_range: usize,
+    pub(crate) in_range: usize,
 }
 
 impl ChunkGrid {
     /// The grid of an array of `shape` elements of `element_bytes` each in chunks of `chunk_shape` elements. `None` where the
     /// array's or a chunk's length does not fit 63 bits, a chunk is empty, or the numbers of axes differ or are 0.
-    #[must_use]
-    pub fn new(shape: &[u64], chunk_shape: &[u64], element_bytes: u64) -> Option<Self> {
+    pub(crate) fn new(shape: &[u64], chunk_shape: &[u64], element_bytes: u64) -> Option<Self> {
         if shape.is_empty()
             || shape.len() != chunk_shape.len()
             || element_bytes == 0
@@ -57,7 +56,7 @@ impl ChunkGrid {
             extents
                 .iter()
                 .try_fold(element_bytes, |n, &extent| n.checked_mul(extent))
-                .filter(|&n| n <= i64::MAX as u64)
+                .filter(|&n| i64::try_from(n).is_ok())
         };
         bytes(chunk_shape)?;
         bytes(shape)?;
@@ -90,40 +89,34 @@ impl ChunkGrid {
     }
 
     /// Length of the whole array in bytes.
-    #[must_use]
-    pub fn len_bytes(&self) -> u64 {
+    pub(crate) fn len_bytes(&self) -> u64 {
         self.shape.iter().product()
     }
 
     /// Length of one stored chunk in bytes.
-    #[must_use]
-    pub fn chunk_bytes(&self) -> u64 {
+    pub(crate) fn chunk_bytes(&self) -> u64 {
         self.chunk.iter().product()
     }
 
     /// Number of chunks.
-    #[must_use]
-    pub fn cell_count(&self) -> u64 {
+    pub(crate) fn cell_count(&self) -> u64 {
         self.cells.iter().product()
     }
 
     /// Chunks in one band: those that share the place along the slowest axis. They are consecutive, and together hold a
     /// contiguous part of the array.
-    #[must_use]
-    pub fn cells_per_band(&self) -> u64 {
+    pub(crate) fn cells_per_band(&self) -> u64 {
         self.cells[1..].iter().product()
     }
 
     /// Bytes of the array in one band, but for the last band, which may be shorter.
-    #[must_use]
-    pub fn band_bytes(&self) -> u64 {
+    pub(crate) fn band_bytes(&self) -> u64 {
         self.chunk[0].saturating_mul(self.shape[1..].iter().product())
     }
 
     /// What each chunk contributes to the bytes `offset..offset + len_bytes` of the array, which must lie within it. A chunk that
     /// meets several boxes of the range comes several times. The overlaps are disjoint and together cover the range.
-    #[must_use]
-    pub fn overlaps(&self, offset: u64, len_bytes: usize) -> Vec<ChunkOverlap> {
+    pub(crate) fn overlaps(&self, offset: u64, len_bytes: usize) -> Vec<ChunkOverlap> {
         let mut overlaps = Vec::new();
         let rank = self.shape.len();
         let mut done = 0usize;
@@ -188,8 +181,8 @@ impl ChunkGrid {
     ) -> ChunkOverlap {
         let rank = cell.len();
         let mut number = 0;
-        for axis in 0..rank {
-            number = number * self.cells[axis] + cell[axis];
+        for (&place, &cells) in cell.iter().zip(&self.cells) {
+            number = number * cells + place;
         }
         let mut overlap = ChunkOverlap {
             cell: number,
@@ -226,7 +219,7 @@ impl ChunkGrid {
 
 impl ChunkOverlap {
     /// Calls `each` with every row: its first byte in the chunk and in the range. Rows are `row_bytes` long.
-    pub fn for_each_row(&self, each: &mut impl FnMut(u64, usize)) {
+    pub(crate) fn for_each_row(&self, each: &mut impl FnMut(u64, usize)) {
         fn walk(
             loops: &[Stride],
             in_chunk: u64,

@@ -253,36 +253,40 @@ fn read_signature(
     for attribute in &attributes {
         add_attribute(&mut hash, heap, header.address(), attribute)?;
     }
-    let mapping = match &dataset.layout {
-        Layout::Virtual {
-            heap_address,
-            heap_index,
-        } => {
-            add(&mut hash, b"virtual");
-            if heap_address.is_defined() {
-                let (len_bytes, checksum) =
-                    mapping::block_digest(reader, *heap_address, *heap_index)?;
-                Some(MappingPlace {
-                    heap: *heap_address,
-                    index: *heap_index,
-                    len_bytes,
-                    checksum,
-                })
-            } else {
-                None
-            }
-        }
+    let mapping = if let Layout::Virtual {
+        heap_address,
+        heap_index,
+    } = dataset.layout
+    {
+        add(&mut hash, b"virtual");
+        read_place(reader, heap_address, heap_index)?
+    } else {
         // Not a form that the library makes. Its bytes lie with the object, so it is the same only as itself.
-        _ => {
-            add(&mut hash, &header.address().0.to_le_bytes());
-            None
-        }
+        add(&mut hash, &header.address().0.to_le_bytes());
+        None
     };
     let digest = hash.finalize();
     Ok(Signature {
         described: *digest.first_chunk().expect("SHA-256 has 32 bytes"),
         mapping,
     })
+}
+
+fn read_place(
+    reader: &MetaReader,
+    heap: Address,
+    index: u32,
+) -> Result<Option<MappingPlace>, H5Error> {
+    if !heap.is_defined() {
+        return Ok(None);
+    }
+    let (len_bytes, checksum) = mapping::block_digest(reader, heap, index)?;
+    Ok(Some(MappingPlace {
+        heap,
+        index,
+        len_bytes,
+        checksum,
+    }))
 }
 
 fn add_attribute(

@@ -282,3 +282,56 @@ fn a_dataset_without_chunks_has_no_table() {
         Err(H5Error::Unsupported { .. })
     ));
 }
+
+/// A version 1 B-tree has no checksum, so what contradicts itself must be found by looking.
+#[test]
+fn contradictions_of_a_tree_without_checksum() {
+    let fixture = Fixture::make(SMALL);
+    let sound = fixture.bytes("earliest.h5");
+    let file = fixture.open("earliest.h5");
+    let header = dataset(&file, &file.reader(), "stack");
+    let Layout::Chunked {
+        index: ChunkIndexKind::BTreeV1 { address },
+        ..
+    } = header.layout
+    else {
+        panic!("{header:?}")
+    };
+    let u64_at = |at: usize| u64::from_le_bytes(sound[at..at + 8].try_into().unwrap());
+    // Keys of a stack with one axis have 24 bytes, and follow a header of 24 bytes.
+    let root = usize::try_from(address.0).unwrap();
+    let child = |node: usize, number: usize| node + 24 + 32 * number + 24;
+    assert_eq!(sound[root + 5], 1, "the tree has two levels");
+    let leaf = usize::try_from(u64_at(child(root, 0))).unwrap();
+    let read = |at: usize, value: u64| {
+        let mut bytes = sound.clone();
+        bytes[at..at + 8].copy_from_slice(&value.to_le_bytes());
+        let len = bytes.len() as u64;
+        match read_chunk_index(&MetaReader::new(Arc::new(bytes), 0, len), &header) {
+            Err(H5Error::Damaged { what, .. }) => what,
+            other => panic!("{other:?}"),
+        }
+    };
+    let neighbours = "its siblings are not its neighbours";
+    assert_eq!(read(child(root, 1), leaf as u64), neighbours);
+    assert_eq!(read(child(root, 1), u64_at(child(root, 2))), neighbours);
+    assert_eq!(read(leaf + 8, root as u64), neighbours);
+    assert_eq!(
+        read(child(root, 0), address.0),
+        "it is not one level below its parent"
+    );
+    assert_eq!(
+        read(child(leaf, 1), u64_at(child(leaf, 0))),
+        "two chunks share bytes"
+    );
+    // The offsets of the second chunk: that of the first again, beyond the dataset, and within an element.
+    let offset = child(leaf, 1) - 16;
+    assert_eq!(read(offset, 0), "its chunks do not ascend");
+    assert_eq!(read(offset, 300), "a chunk is outside the dataset");
+    assert_eq!(read(offset + 8, 1), "a chunk begins within an element");
+    // Stored length and filter mask.
+    assert_eq!(
+        read(offset - 8, 2),
+        "an unfiltered chunk is of another length"
+    );
+}

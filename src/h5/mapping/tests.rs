@@ -151,9 +151,9 @@ fn whatever_is_not_one_chunk_is_irregular() {
         },
     ];
     for (number, change) in changes.into_iter().enumerate() {
-        let mut changed = sound.clone();
-        change(&mut changed[1]);
-        let block = block_v0(b".", SOURCE, &changed, encode_v1);
+        let mut altered = sound.clone();
+        change(&mut altered[1]);
+        let block = block_v0(b".", SOURCE, &altered, encode_v1);
         let mappings = irregular(decode(&block, &shape, &chunk).unwrap());
         let decoded: Vec<Boxes> = mappings
             .iter()
@@ -164,7 +164,7 @@ fn whatever_is_not_one_chunk_is_irregular() {
                 )
             })
             .collect();
-        assert_eq!(decoded, changed, "change {number}");
+        assert_eq!(decoded, altered, "change {number}");
     }
     // One cell twice, another source, another rank.
     let twice = boxes(&shape, &chunk, &[(3, 0), (3, 1)]);
