@@ -40,6 +40,10 @@ pub use object_header::{Message, ObjectHeader, ObjectKind};
 pub use reader::{MetaBytes, MetaReader};
 pub use superblock::H5File;
 
+// Where the bytes of datasets are.
+pub mod heap;
+pub mod mapping;
+
 /// A place in the file, in bytes from the superblock's base address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Address(pub u64);

@@ -1,0 +1,444 @@
+//! What a virtual dataset is made of: the "Global Heap Block for Virtual Datasets" (Specification III.F of version 3.0;
+//! `H5D__virtual_load_layout` of the C library, which also has version 1 of the block), decoded into a [`ChunkMap`].
+//!
+//! A version of a large dataset has hundreds of thousands of mappings, nearly all of one form: one chunk of raw data is one chunk of
+//! the array. The decoder checks that form and allocates nothing for each mapping; a block with any other mapping is decoded
+//! again in full. Nothing is believed before the checksum at the block's end is right.
+
+mod chunk_map;
+mod selection;
+
+use std::sync::Arc;
+
+use super::decoder::Decoder;
+use super::{Address, H5Error, MetaReader, checksum, heap};
+
+pub use chunk_map::{ChunkMap, MappedCells};
+pub use selection::{HyperslabAxis, MAX_RANK, Selection};
+
+use chunk_map::ChunkMapBuilder;
+use selection::{BoxBuffer, BoxForm};
+
+const BLOCK: &str = "global heap block for virtual datasets";
+/// A block's version and number of entries.
+const HEADER_BYTES: usize = 1 + 8;
+const CHECKSUM_BYTES: u64 = 4;
+/// No selection is shorter than type, version and 8 more bytes.
+const MIN_SELECTION_BYTES: usize = 16;
+/// No mapping is shorter than two selections and two bytes: of two empty names, or of flags and an empty name.
+const MIN_MAPPING_BYTES: usize = 2 * MIN_SELECTION_BYTES + 1;
+/// Everything below this path is the versioned file's own: a mapping to it means this file, whatever file name was stored.
+const OWN_DATA: &[u8] = b"/_version_data/";
+/// What a mapping says for "this file".
+const THIS_FILE: &[u8] = b".";
+/// How much of two blocks is compared at a time.
+const COMPARE_BYTES: u64 = 64 * 1024;
+
+/// Flags of an entry in a block of version 1 (`H5Oprivate.h`).
+mod flag {
+    pub(super) const FILE_SHARED: u8 = 1;
+    pub(super) const DATASET_SHARED: u8 = 2;
+    pub(super) const SAME_FILE: u8 = 4;
+    pub(super) const ALL: u8 = 7;
+}
+
+/// A virtual dataset's mappings.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum MappingForm {
+    /// Each mapping is one chunk of raw data in one cell of the chunk grid.
+    Chunked(ChunkMap),
+    /// At least one is something else.
+    Irregular(Vec<Mapping>),
+}
+
+/// One mapping of a virtual dataset.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Mapping {
+    /// Name of the file with the source, `.` for this one.
+    pub source_file: Arc<[u8]>,
+    /// Path of the source.
+    pub source_dataset: Arc<[u8]>,
+    /// Which of the source's elements.
+    pub source_selection: Selection,
+    /// Where they are in the virtual dataset.
+    pub virtual_selection: Selection,
+}
+
+/// Reads and decodes the mappings of a virtual dataset, whose layout names the heap object; see [`decode_chunk_map`].
+///
+/// # Errors
+/// As for [`decode_chunk_map`] and [`heap::read_object`].
+pub fn read_chunk_map(
+    reader: &MetaReader,
+    (heap_address, heap_index): (Address, u32),
+    shape: &[u64],
+    chunk_shape: &[u64],
+    expected_source: &[u8],
+) -> Result<MappingForm, H5Error> {
+    if !heap_address.is_defined() {
+        return ChunkMap::empty(shape, chunk_shape)
+            .map(MappingForm::Chunked)
+            .ok_or(no_grid(heap_address));
+    }
+    let block = heap::read_object(reader, heap_address, heap_index)?;
+    decode_chunk_map(&block, heap_address, shape, chunk_shape, expected_source)
+}
+
+/// Decodes the mappings of a virtual dataset from its heap `block`, which lies in the collection at `address`.
+///
+/// `shape` and `chunk_shape` are the dataset's, in elements; `expected_source` is the absolute path of its raw data. The form is
+/// [`MappingForm::Chunked`] exactly where each mapping has that source in this file, covers one cell of the chunk grid (cut to the
+/// shape) that no other one covers, and takes the leading part of that size of one stored chunk.
+///
+/// # Errors
+/// [`H5Error::Damaged`] where the checksum does not match, an entry cannot be decoded, or there is no chunk grid (shapes of
+/// different rank, a chunk axis of 0, more cells than 64 bits count); [`H5Error::Unsupported`] for an unknown version.
+pub fn decode_chunk_map(
+    block: &[u8],
+    address: Address,
+    shape: &[u64],
+    chunk_shape: &[u64],
+    expected_source: &[u8],
+) -> Result<MappingForm, H5Error> {
+    let entries = Entries::open(block, address)?;
+    let map = ChunkMapBuilder::new(shape, chunk_shape, entries.len).ok_or(no_grid(address))?;
+    Ok(
+        match entries
+            .clone()
+            .chunk_map(map, shape, chunk_shape, expected_source)
+        {
+            Some(map) => MappingForm::Chunked(map),
+            None => MappingForm::Irregular(entries.mappings()?),
+        },
+    )
+}
+
+/// Decodes every mapping of a heap `block`, whatever its form; see [`decode_chunk_map`].
+///
+/// # Errors
+/// As for [`decode_chunk_map`].
+pub fn decode_mappings(block: &[u8], address: Address) -> Result<Vec<Mapping>, H5Error> {
+    Entries::open(block, address)?.mappings()
+}
+
+/// The length in bytes and the stored checksum of a mapping block, of which no more is read than that. Different digests mean
+/// different mappings; equal ones should be followed by [`blocks_equal`].
+///
+/// # Errors
+/// [`H5Error::Damaged`] where there is no such heap object or it is too short for a block; whatever reading says.
+pub fn block_digest(
+    reader: &MetaReader,
+    heap_address: Address,
+    heap_index: u32,
+) -> Result<(u64, u32), H5Error> {
+    let (start, len_bytes) = heap::find_object(reader, heap_address, heap_index)?;
+    digest(reader, heap_address, start, len_bytes)
+}
+
+fn digest(
+    reader: &MetaReader,
+    heap_address: Address,
+    start: Address,
+    len_bytes: u64,
+) -> Result<(u64, u32), H5Error> {
+    let Some(body_bytes) = len_bytes.checked_sub(CHECKSUM_BYTES) else {
+        return Err(damaged(heap_address, "it has no checksum"));
+    };
+    let stored = reader.read(Address(start.0 + body_bytes), CHECKSUM_BYTES)?;
+    let checksum = Decoder::new(&stored, BLOCK, heap_address).u32()?;
+    Ok((len_bytes, checksum))
+}
+
+/// Whether two mapping blocks, each named by its heap collection and index, are the same bytes. An undefined address (a dataset without
+/// mappings) equals an undefined address alone.
+///
+/// # Errors
+/// As for [`block_digest`].
+pub fn blocks_equal(
+    reader: &MetaReader,
+    a: (Address, u32),
+    b: (Address, u32),
+) -> Result<bool, H5Error> {
+    if a == b {
+        return Ok(true);
+    }
+    if !a.0.is_defined() || !b.0.is_defined() {
+        return Ok(a.0 == b.0);
+    }
+    let (start_a, len_a) = heap::find_object(reader, a.0, a.1)?;
+    let (start_b, len_b) = heap::find_object(reader, b.0, b.1)?;
+    if len_a != len_b
+        || digest(reader, a.0, start_a, len_a)? != digest(reader, b.0, start_b, len_b)?
+    {
+        return Ok(false);
+    }
+    let mut position = 0;
+    while position < len_a {
+        let piece_bytes = COMPARE_BYTES.min(len_a - position);
+        let piece_a = reader.read(Address(start_a.0 + position), piece_bytes)?;
+        let piece_b = reader.read(Address(start_b.0 + position), piece_bytes)?;
+        if *piece_a != *piece_b {
+            return Ok(false);
+        }
+        position += piece_bytes;
+    }
+    Ok(true)
+}
+
+fn damaged(address: Address, what: &'static str) -> H5Error {
+    H5Error::Damaged {
+        structure: BLOCK,
+        address,
+        what,
+    }
+}
+
+fn no_grid(address: Address) -> H5Error {
+    damaged(address, "its dataset has no chunk grid that can be counted")
+}
+
+/// The entries of a block whose checksum was found right, none taken yet.
+#[derive(Clone)]
+struct Entries<'a> {
+    decoder: Decoder<'a>,
+    /// How many; no more than there is room for.
+    len: usize,
+    /// Whether each has flags.
+    flagged: bool,
+}
+
+impl<'a> Entries<'a> {
+    fn open(block: &'a [u8], address: Address) -> Result<Self, H5Error> {
+        let body = checksum::verified(block, BLOCK, address)?;
+        let mut decoder = Decoder::new(body, BLOCK, address);
+        let version = decoder.u8()?;
+        if version > 1 {
+            return Err(decoder.unsupported("its version is neither 0 nor 1"));
+        }
+        let len = decoder.length()?;
+        let room = (body.len() - HEADER_BYTES) / MIN_MAPPING_BYTES;
+        match usize::try_from(len) {
+            Ok(len) if len <= room => Ok(Self {
+                decoder,
+                len,
+                flagged: version == 1,
+            }),
+            _ => Err(decoder.damaged("it claims more entries than there is room for")),
+        }
+    }
+
+    /// The map, or `None` where a mapping is not one chunk, or damaged; decoding in full tells which.
+    fn chunk_map(
+        mut self,
+        mut map: ChunkMapBuilder,
+        shape: &[u64],
+        chunk_shape: &[u64],
+        expected_source: &[u8],
+    ) -> Option<ChunkMap> {
+        let rank = shape.len();
+        if rank == 0 || rank > MAX_RANK {
+            return None;
+        }
+        let (mut source, mut target) = (BoxBuffer::new(), BoxBuffer::new());
+        let mut names = ExpectedNames::new(expected_source);
+        let mut pattern: Option<Pattern<'_>> = None;
+        for _ in 0..self.len {
+            let like_the_last = pattern
+                .as_ref()
+                .and_then(|last| last.take(&mut self.decoder));
+            let (source_numbers, target_numbers) = match like_the_last {
+                Some(numbers) => numbers,
+                None => {
+                    Pattern::decode(&mut self.decoder, self.flagged, rank, &names, &mut pattern)?
+                }
+            };
+            let forms = pattern.as_ref()?;
+            forms.source.unpack(source_numbers, rank, &mut source)?;
+            forms.target.unpack(target_numbers, rank, &mut target)?;
+            names.passed += 1;
+
+            let mut cell = 0;
+            for axis in 0..rank {
+                let (start, chunk) = (target.start[axis], chunk_shape[axis]);
+                let number = start / chunk;
+                // A start beyond the shape leaves no element, and no box has none.
+                let extent = shape[axis].saturating_sub(start).min(chunk);
+                if number * chunk != start
+                    || target.len[axis] != extent
+                    || source.len[axis] != extent
+                    || (axis > 0 && source.start[axis] != 0)
+                {
+                    return None;
+                }
+                cell = cell * map.grid()[axis] + number;
+            }
+            let stored = source.start[0] / chunk_shape[0];
+            if stored * chunk_shape[0] != source.start[0] || !map.insert(cell, stored) {
+                return None;
+            }
+        }
+        self.check_end().ok()?;
+        map.finish()
+    }
+
+    /// Every mapping in full. Names are shared with the entry before, so that memory follows the block's length.
+    fn mappings(mut self) -> Result<Vec<Mapping>, H5Error> {
+        let mut mappings: Vec<Mapping> = Vec::with_capacity(self.len);
+        for _ in 0..self.len {
+            let decoder = &mut self.decoder;
+            let flags = decode_flags(decoder, self.flagged)?;
+            let shared = |decoder: &mut Decoder<'_>| {
+                let origin = usize::try_from(decoder.length()?).ok();
+                origin
+                    .and_then(|origin| mappings.get(origin))
+                    .ok_or_else(|| decoder.damaged("an entry shares a name with a later one"))
+            };
+            let last = mappings.last();
+            let named = |name: &[u8], last: Option<&Arc<[u8]>>| match last {
+                Some(last) if **last == *name => Arc::clone(last),
+                _ => Arc::from(name),
+            };
+            let source_file = if flags & flag::SAME_FILE != 0 {
+                named(THIS_FILE, last.map(|last| &last.source_file))
+            } else if flags & flag::FILE_SHARED != 0 {
+                Arc::clone(&shared(decoder)?.source_file)
+            } else {
+                named(decoder.c_string()?, last.map(|last| &last.source_file))
+            };
+            let source_dataset = if flags & flag::DATASET_SHARED != 0 {
+                Arc::clone(&shared(decoder)?.source_dataset)
+            } else {
+                named(decoder.c_string()?, last.map(|last| &last.source_dataset))
+            };
+            let source_selection = selection::decode(decoder)?;
+            let virtual_selection = selection::decode(decoder)?;
+            mappings.push(Mapping {
+                source_file,
+                source_dataset,
+                source_selection,
+                virtual_selection,
+            });
+        }
+        self.check_end()?;
+        Ok(mappings)
+    }
+
+    fn check_end(&self) -> Result<(), H5Error> {
+        match self.decoder.remaining() {
+            0 => Ok(()),
+            _ => Err(self.decoder.damaged("it is longer than its entries")),
+        }
+    }
+}
+
+fn decode_flags(decoder: &mut Decoder<'_>, flagged: bool) -> Result<u8, H5Error> {
+    let flags = if flagged { decoder.u8()? } else { 0 };
+    if flags & !flag::ALL != 0 {
+        return Err(decoder.damaged("an entry has unknown flags"));
+    }
+    Ok(flags)
+}
+
+/// What an entry is but for its boxes' numbers: nearly always the next entry is the same, and then needs no decoding.
+struct Pattern<'a> {
+    /// Names and the header of the source selection.
+    head: &'a [u8],
+    /// What follows that header.
+    source: BoxForm,
+    source_bytes: usize,
+    /// The header of the virtual selection.
+    middle: &'a [u8],
+    /// What follows that header.
+    target: BoxForm,
+    target_bytes: usize,
+}
+
+impl<'a> Pattern<'a> {
+    /// Takes the next entry and keeps its pattern. The stored numbers of its source box and of its virtual box, or `None` where the
+    /// names are not those expected or the selections, by their headers, not boxes.
+    fn decode(
+        decoder: &mut Decoder<'a>,
+        flagged: bool,
+        rank: usize,
+        names: &ExpectedNames<'_>,
+        keep: &mut Option<Self>,
+    ) -> Option<(&'a [u8], &'a [u8])> {
+        let taken =
+            |before: &'a [u8], decoder: &Decoder<'a>| &before[..before.len() - decoder.remaining()];
+        let before = decoder.rest();
+        names.decode(decoder, flagged)?;
+        let source = BoxForm::decode(decoder, rank)?;
+        let head = taken(before, decoder);
+        let source_numbers = decoder.take(source.len_bytes(rank)).ok()?;
+        let before = decoder.rest();
+        let target = BoxForm::decode(decoder, rank)?;
+        let middle = taken(before, decoder);
+        let target_numbers = decoder.take(target.len_bytes(rank)).ok()?;
+        *keep = Some(Self {
+            head,
+            source,
+            source_bytes: source_numbers.len(),
+            middle,
+            target,
+            target_bytes: target_numbers.len(),
+        });
+        Some((source_numbers, target_numbers))
+    }
+
+    /// Takes the next entry if it is like this one: the stored numbers of its source box and of its virtual box.
+    #[inline]
+    fn take(&self, decoder: &mut Decoder<'a>) -> Option<(&'a [u8], &'a [u8])> {
+        let rest = decoder.rest();
+        let (source, behind) = rest
+            .strip_prefix(self.head)?
+            .split_at_checked(self.source_bytes)?;
+        let (target, behind) = behind
+            .strip_prefix(self.middle)?
+            .split_at_checked(self.target_bytes)?;
+        decoder.skip(rest.len() - behind.len()).ok()?;
+        Some((source, target))
+    }
+}
+
+/// Holds the names of each entry against those that a chunk of the expected source has.
+struct ExpectedNames<'a> {
+    source: &'a [u8],
+    any_file: bool,
+    /// How many entries went by, all of them with the expected names.
+    passed: u64,
+}
+
+impl<'a> ExpectedNames<'a> {
+    fn new(source: &'a [u8]) -> Self {
+        Self {
+            source,
+            any_file: source.starts_with(OWN_DATA),
+            passed: 0,
+        }
+    }
+
+    /// Takes the flags and names of the next entry; `None` where they are not the expected ones.
+    fn decode(&self, decoder: &mut Decoder<'_>, flagged: bool) -> Option<()> {
+        let flags = decode_flags(decoder, flagged).ok()?;
+        if flags & flag::SAME_FILE == 0 {
+            if flags & flag::FILE_SHARED != 0 {
+                self.check_origin(decoder)?;
+            } else if decoder.c_string().ok()? != THIS_FILE && !self.any_file {
+                return None;
+            }
+        }
+        if flags & flag::DATASET_SHARED != 0 {
+            self.check_origin(decoder)
+        } else {
+            (decoder.c_string().ok()? == self.source).then_some(())
+        }
+    }
+
+    /// Takes the number of the entry whose name is shared. Each one that went by has the expected names.
+    fn check_origin(&self, decoder: &mut Decoder<'_>) -> Option<()> {
+        (decoder.length().ok()? < self.passed).then_some(())
+    }
+}
+
+#[cfg(test)]
+mod tests;
