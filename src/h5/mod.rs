@@ -40,9 +40,15 @@ pub use object_header::{Message, ObjectHeader, ObjectKind};
 pub use reader::{MetaBytes, MetaReader};
 pub use superblock::H5File;
 
-// Where the bytes of datasets are.
+// Where the bytes of datasets are, and the C library for what is not decoded here.
+mod chunk_index;
+#[cfg(test)]
+mod fixture;
 pub mod heap;
+pub mod library;
 pub mod mapping;
+
+pub use chunk_index::{ChunkTable, read_chunk_index};
 
 /// A place in the file, in bytes from the superblock's base address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]

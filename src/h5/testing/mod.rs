@@ -25,7 +25,7 @@ impl MadeFile {
 }
 
 /// The Python that has h5py: `VH5FS_TEST_PYTHON`, else the one that `scripts/test.sh` sets up.
-fn python() -> PathBuf {
+pub(crate) fn python() -> PathBuf {
     match std::env::var_os("VH5FS_TEST_PYTHON") {
         Some(path) => path.into(),
         None => Path::new(env!("CARGO_MANIFEST_DIR")).join(".venv/bin/python"),

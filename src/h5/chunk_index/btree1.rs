@@ -1,0 +1,195 @@
+//! Version 1 B-trees of type 1 (Specification III.A.1): the index of every chunked dataset in the earliest format.
+//!
+//! Nodes have no checksum. Each must be where its neighbours say, one level below its parent, and the chunks must ascend through
+//! the whole tree: so no node is visited twice, and the walk ends.
+
+use super::table::Collector;
+use crate::h5::decoder::Decoder;
+use crate::h5::{Address, H5Error, MetaReader, StoredChunk};
+
+const NODE: &str = "version 1 B-tree node";
+/// Signature, type, level, entries, left and right sibling.
+const HEADER_BYTES: usize = 4 + 1 + 1 + 2 + 8 + 8;
+/// Raw data chunks; groups are type 0.
+const CHUNKS: u8 = 1;
+/// Entries of a full node of the usual order, so that nearly every node is one read.
+const USUAL_ENTRIES: usize = 64;
+
+/// Adds every chunk of the tree with this `root`.
+pub(super) fn read(
+    reader: &MetaReader,
+    root: Address,
+    chunk_shape: &[u64],
+    found: &mut Collector<'_>,
+) -> Result<(), H5Error> {
+    // Stored length, filter mask, and an offset for each axis and one within the element.
+    let key_bytes = 4 + 4 + 8 * (chunk_shape.len() + 1);
+    let entry_bytes = key_bytes + 8;
+    let mut walk = Walk {
+        reader,
+        chunk_shape,
+        entry_bytes,
+        entries_left: reader.len_bytes() / entry_bytes as u64,
+        levels: Vec::new(),
+        last_cell: None,
+        buffer: Vec::new(),
+    };
+    walk.node(root, None, found)?;
+    match walk.levels.iter().find(|level| level.right.is_defined()) {
+        Some(level) => Err(damaged(level.address, "a sibling is not in the tree")),
+        None => Ok(()),
+    }
+}
+
+struct Walk<'a> {
+    reader: &'a MetaReader,
+    chunk_shape: &'a [u64],
+    entry_bytes: usize,
+    /// How many more the file has room for.
+    entries_left: u64,
+    /// The node visited last on each level, leaves first.
+    levels: Vec<Visited>,
+    last_cell: Option<u64>,
+    buffer: Vec<u8>,
+}
+
+struct Visited {
+    address: Address,
+    right: Address,
+}
+
+impl Walk<'_> {
+    /// Visits the node at `address` and all below it. `level` is what its parent demands; a root may have any.
+    fn node(
+        &mut self,
+        address: Address,
+        level: Option<u8>,
+        found: &mut Collector<'_>,
+    ) -> Result<(), H5Error> {
+        let buffer = self.read_node(address)?;
+        let mut decoder = Decoder::new(&buffer, NODE, address);
+        decoder.signature(b"TREE")?;
+        if decoder.u8()? != CHUNKS {
+            return Err(decoder.damaged("it is not one of a chunk index"));
+        }
+        let own_level = decoder.u8()?;
+        if level.is_some_and(|level| level != own_level) {
+            return Err(decoder.damaged("it is not one level below its parent"));
+        }
+        let entries = decoder.u16()?;
+        if entries == 0 && level.is_some() {
+            return Err(decoder.damaged("it is empty"));
+        }
+        self.entries_left = self
+            .entries_left
+            .checked_sub(u64::from(entries))
+            .ok_or_else(|| {
+                decoder.damaged("the tree has more entries than the file has room for")
+            })?;
+        let (left, right) = (decoder.offset()?, decoder.offset()?);
+        self.check_siblings(address, own_level, left, right)?;
+
+        let mut children = Vec::new();
+        for _ in 0..entries {
+            if own_level == 0 {
+                self.chunk(&mut decoder, address, found)?;
+            } else {
+                decoder.skip(self.entry_bytes - 8)?;
+                children.push(decoder.offset()?);
+            }
+        }
+        self.buffer = buffer;
+        for child in children {
+            self.node(child, Some(own_level - 1), found)?;
+        }
+        Ok(())
+    }
+
+    /// One key and the address behind it.
+    fn chunk(
+        &mut self,
+        decoder: &mut Decoder<'_>,
+        node: Address,
+        found: &mut Collector<'_>,
+    ) -> Result<(), H5Error> {
+        let stored_bytes = u64::from(decoder.u32()?);
+        let filter_mask = decoder.u32()?;
+        let mut cell = 0u64;
+        for (axis, &chunk) in self.chunk_shape.iter().enumerate() {
+            let (offset, cells) = (decoder.u64()?, found.grid()[axis]);
+            let scaled = offset / chunk;
+            if scaled * chunk != offset {
+                return Err(decoder.damaged("a chunk does not begin where chunks do"));
+            }
+            if scaled >= cells {
+                return Err(decoder.damaged("a chunk is outside the dataset"));
+            }
+            // Below the number of cells of the grid, which 64 bits count.
+            cell = cell * cells + scaled;
+        }
+        if decoder.u64()? != 0 {
+            return Err(decoder.damaged("a chunk begins within an element"));
+        }
+        if self.last_cell.is_some_and(|last| last >= cell) {
+            return Err(decoder.damaged("its chunks do not ascend"));
+        }
+        self.last_cell = Some(cell);
+        let chunk = StoredChunk {
+            address: decoder.offset()?,
+            stored_bytes,
+            filter_mask,
+        };
+        found.add(node, cell, chunk)
+    }
+
+    /// The node's header and entries. It goes past the reader's blocks: nodes lie far apart between the chunks that they index.
+    fn read_node(&mut self, address: Address) -> Result<Vec<u8>, H5Error> {
+        let mut buffer = std::mem::take(&mut self.buffer);
+        let offset = self.reader.file_offset(address, HEADER_BYTES as u64)?;
+        let usual = HEADER_BYTES + USUAL_ENTRIES * self.entry_bytes;
+        let in_file = self.reader.len_bytes() - address.0;
+        let len = usize::try_from(in_file).map_or(usual, |in_file| in_file.min(usual));
+        buffer.resize(len, 0);
+        self.reader.source().read_exact_at(&mut buffer, offset)?;
+        let entries = usize::from(u16::from_le_bytes([buffer[6], buffer[7]]));
+        let len = HEADER_BYTES + entries * self.entry_bytes;
+        if len > buffer.len() {
+            self.reader.file_offset(address, len as u64)?;
+            buffer.resize(len, 0);
+            self.reader.source().read_exact_at(&mut buffer, offset)?;
+        }
+        Ok(buffer)
+    }
+
+    /// The node must follow the one visited before it on its level, as both say.
+    fn check_siblings(
+        &mut self,
+        address: Address,
+        level: u8,
+        left: Address,
+        right: Address,
+    ) -> Result<(), H5Error> {
+        let level = usize::from(level);
+        while self.levels.len() <= level {
+            self.levels.push(Visited {
+                address: Address::UNDEFINED,
+                right: Address::UNDEFINED,
+            });
+        }
+        let before = &mut self.levels[level];
+        let first = !before.address.is_defined();
+        if left != before.address || (!first && before.right != address) {
+            return Err(damaged(address, "its siblings are not its neighbours"));
+        }
+        *before = Visited { address, right };
+        Ok(())
+    }
+}
+
+fn damaged(address: Address, what: &'static str) -> H5Error {
+    H5Error::Damaged {
+        structure: NODE,
+        address,
+        what,
+    }
+}
