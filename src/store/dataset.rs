@@ -15,7 +15,10 @@ use super::snapshot::{FileState, Snapshot};
 use super::tree::Child;
 use super::{StoreError, json};
 use crate::h5::mapping::{self, MappingForm};
-use crate::h5::{Class, DatasetHeader, Dataspace, Datatype, Filter, Layout, ObjectHeader};
+use crate::h5::{
+    Address, Class, DatasetHeader, Dataspace, Datatype, Filter, H5Error, Layout, MetaReader,
+    ObjectHeader,
+};
 
 /// Lengths of rendered parts that are kept.
 const KEPT_LENGTHS: usize = 1 << 18;
