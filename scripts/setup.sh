@@ -74,7 +74,8 @@ check_fuse() {
 # .venv with the pinned packages, made anew whenever what it is made from changes.
 make_venv() {
     local packages=(-r "$ROOT/scripts/requirements.txt") own_cmake=
-    if [ -z "${CMAKE:-}" ]; then
+    # The one in .venv was put there by a script that called this one.
+    if [ "${CMAKE:-$ROOT/.venv/bin/cmake}" = "$ROOT/.venv/bin/cmake" ]; then
         local found
         found=$(cmake --version 2>/dev/null | head -n 1 | cut -d ' ' -f 3 || true)
         if ! version_at_least "${found:-0}" 3.26; then

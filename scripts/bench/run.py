@@ -160,7 +160,8 @@ class Bench:
             return [size / s for s in seconds]
 
         self.row(title, "stat, cold", "s", vh5fs=samples["stat"], python=[p["seconds"] for p in element])
-        self.row(title, "first byte, cold (Python: one element)", "s", vh5fs=samples["first"], python=[p["seconds"] for p in element], plain=samples["plain_first"])
+        elements = [p["seconds"] for p in element]
+        self.row(title, "first byte, cold (Python: one element)", "s", vh5fs=samples["first"], python=elements, plain=samples["plain_first"])
         self.row(title, "whole read, cold", "GB/s", vh5fs=rates(samples["cold"]), python=rates([p["first"] for p in whole]), plain=rates(samples["plain"]))
         self.row(title, "whole read, warm", "GB/s", vh5fs=rates(samples["warm"]), python=rates([p["seconds"] for p in whole]), plain=rates(samples["plain"]))
         self.row(title, "peak memory after stat and first byte", "KiB", vh5fs=samples["memory"], python=[p["peak_kib"] for p in element])
