@@ -147,7 +147,9 @@ fn start_loops(
     let adapter = Adapter::new(Arc::clone(&vfs), config.decode_threads);
     let session = Session::from_fd(adapter, connection, fuser_config.acl, fuser_config)?;
     invalidate::spawn(&vfs, session.notifier())?;
-    drop(vfs);
+    thread::Builder::new()
+        .name("warm-up".into())
+        .spawn(move || vfs.warm_up())?;
     thread::Builder::new()
         .name("session".into())
         .spawn(move || {

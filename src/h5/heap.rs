@@ -256,6 +256,21 @@ impl<'a> HeapReader<'a> {
         Ok(Cow::Owned(object.to_vec()))
     }
 
+    /// Where object `index` of the collection at `address` begins, and how many bytes it has, as [`find_object`] says it.
+    ///
+    /// # Errors
+    /// As for [`HeapReader::read`].
+    pub fn find(&mut self, address: Address, index: u32) -> Result<(Address, u64), H5Error> {
+        let place = self
+            .collection(address)?
+            .find(index)
+            .ok_or_else(|| no_object(address))?;
+        Ok((
+            Address(address.0.saturating_add(place.start)),
+            place.len_bytes,
+        ))
+    }
+
     /// The bytes that `reference` stands for: exactly its length times `element_bytes`, none where it is empty.
     ///
     /// # Errors

@@ -121,21 +121,13 @@ pub fn decode_mappings(block: &[u8], address: Address) -> Result<Vec<Mapping>, H
     Entries::open(block, address)?.mappings()
 }
 
-/// The length in bytes and the stored checksum of a mapping block, of which no more is read than that. Different digests mean
-/// different mappings; equal ones should be followed by [`blocks_equal`].
+/// The length in bytes and the stored checksum of the mapping block that is `len_bytes` long from `start` on, of which no more is
+/// read than that. Different digests mean different mappings; equal ones should be followed by [`blocks_equal`]. `heap_address` is
+/// the collection that it lies in.
 ///
 /// # Errors
-/// [`H5Error::Damaged`] where there is no such heap object or it is too short for a block; whatever reading says.
+/// [`H5Error::Damaged`] where it is too short for a block; whatever reading says.
 pub fn block_digest(
-    reader: &MetaReader,
-    heap_address: Address,
-    heap_index: u32,
-) -> Result<(u64, u32), H5Error> {
-    let (start, len_bytes) = heap::find_object(reader, heap_address, heap_index)?;
-    digest(reader, heap_address, start, len_bytes)
-}
-
-fn digest(
     reader: &MetaReader,
     heap_address: Address,
     start: Address,
@@ -168,7 +160,7 @@ pub fn blocks_equal(
     let (start_a, len_a) = heap::find_object(reader, a.0, a.1)?;
     let (start_b, len_b) = heap::find_object(reader, b.0, b.1)?;
     if len_a != len_b
-        || digest(reader, a.0, start_a, len_a)? != digest(reader, b.0, start_b, len_b)?
+        || block_digest(reader, a.0, start_a, len_a)? != block_digest(reader, b.0, start_b, len_b)?
     {
         return Ok(false);
     }

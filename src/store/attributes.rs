@@ -77,6 +77,13 @@ impl<'r> HeapValues<'r> {
     }
 }
 
+impl HeapValues<'_> {
+    /// Where an object of the heap begins, and how many bytes it has.
+    pub(super) fn find(&self, collection: Address, index: u32) -> Result<(Address, u64), H5Error> {
+        self.heap.borrow_mut().find(collection, index)
+    }
+}
+
 impl HeapData for HeapValues<'_> {
     fn read_vlen(&self, reference: &[u8; 16], element_bytes: usize) -> Result<Vec<u8>, H5Error> {
         let reference = VlenReference::decode(reference);

@@ -182,11 +182,15 @@ fn same(reader: &MetaReader, a: &Signature, b: &Signature) -> bool {
     match (a.mapping, b.mapping) {
         (None, None) => true,
         (Some(a), Some(b)) => {
-            (a.heap, a.index) == (b.heap, b.index)
-                || (a.len_bytes == b.len_bytes
-                    && a.checksum == b.checksum
-                    && mapping::blocks_equal(reader, (a.heap, a.index), (b.heap, b.index))
-                        .unwrap_or(false))
+            let is_same_block = (a.heap, a.index) == (b.heap, b.index);
+            let may_be_equal =
+                a.len_bytes == b.len_bytes && a.checksum == b.checksum && a.hash == b.hash;
+            let are_equal = || {
+                a.hash.is_some()
+                    || mapping::blocks_equal(reader, (a.heap, a.index), (b.heap, b.index))
+                        .unwrap_or(false)
+            };
+            is_same_block || may_be_equal && are_equal()
         }
         _ => false,
     }

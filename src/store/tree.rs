@@ -21,6 +21,9 @@ const MAX_DEPTH: usize = 512;
 /// The bytes of the file that one link needs at the very least, which bounds how many a file can hold.
 const LEAST_LINK_BYTES: u64 = 16;
 
+/// Mapping blocks up to this length are hashed when they are met; longer ones are compared where their checksums are equal.
+const SHORT_BLOCK_BYTES: u64 = 64 << 10;
+
 /// A group or dataset below a version. Paths are HDF5 names joined by `/`, without one at the beginning; the version's own
 /// group is the empty path.
 #[derive(Debug, Clone)]
@@ -74,6 +77,8 @@ pub struct MappingPlace {
     pub len_bytes: u64,
     /// The checksum that the block ends with.
     pub checksum: u32,
+    /// The beginning of the block's SHA-256, where it is short enough to be read in passing.
+    pub hash: Option<[u8; 16]>,
 }
 
 impl VersionTree {
@@ -259,7 +264,7 @@ fn read_signature(
     } = dataset.layout
     {
         add(&mut hash, b"virtual");
-        read_place(reader, heap_address, heap_index)?
+        read_place(reader, heap, heap_address, heap_index)?
     } else {
         // Not a form that the library makes. Its bytes lie with the object, so it is the same only as itself.
         add(&mut hash, &header.address().0.to_le_bytes());
@@ -274,18 +279,27 @@ fn read_signature(
 
 fn read_place(
     reader: &MetaReader,
+    values: &HeapValues<'_>,
     heap: Address,
     index: u32,
 ) -> Result<Option<MappingPlace>, H5Error> {
     if !heap.is_defined() {
         return Ok(None);
     }
-    let (len_bytes, checksum) = mapping::block_digest(reader, heap, index)?;
+    let (start, len_bytes) = values.find(heap, index)?;
+    let (_, checksum) = mapping::block_digest(reader, heap, start, len_bytes)?;
+    let hash = if len_bytes <= SHORT_BLOCK_BYTES {
+        let digest = Sha256::digest(&*reader.read(start, len_bytes)?);
+        digest.first_chunk().copied()
+    } else {
+        None
+    };
     Ok(Some(MappingPlace {
         heap,
         index,
         len_bytes,
         checksum,
+        hash,
     }))
 }
 

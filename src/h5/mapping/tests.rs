@@ -365,7 +365,10 @@ fn digests_and_comparison_of_stored_blocks() {
     let at = |number: u64| (Address(number * collection_bytes as u64), 1);
 
     let checksum = u32::from_le_bytes(*same.last_chunk().unwrap());
-    let digest = block_digest(&reader, at(1).0, 1).unwrap();
+    let digest = {
+        let (start, len_bytes) = heap::find_object(&reader, at(1).0, 1).unwrap();
+        block_digest(&reader, at(1).0, start, len_bytes).unwrap()
+    };
     assert_eq!(digest, (same.len() as u64, checksum));
     let equal = |a, b| blocks_equal(&reader, a, b).unwrap();
     assert!(equal(at(0), at(0)));
