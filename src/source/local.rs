@@ -1,7 +1,7 @@
 //! A file on a local (or network-mounted) file system, read with `pread`.
 
 use std::fs::{File, Metadata};
-use std::io;
+use std::io::{self, IoSliceMut};
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -81,6 +81,37 @@ impl Source for LocalFile {
                     error: Arc::new(error),
                 },
             })
+    }
+
+    fn read_exact_vectored_at(
+        &self,
+        pieces: &mut [IoSliceMut<'_>],
+        offset: u64,
+    ) -> Result<(), SourceError> {
+        self.reads.fetch_add(1, Ordering::AcqRel);
+        let (mut pieces, mut offset) = (pieces, offset);
+        while pieces.iter().any(|piece| !piece.is_empty()) {
+            let count = match rustix::io::preadv(&self.file, pieces, offset) {
+                Ok(0) => {
+                    return Err(SourceError::BeyondEnd {
+                        offset,
+                        want_bytes: pieces.iter().map(|piece| piece.len() as u64).sum(),
+                        file_len_bytes: self.file.metadata().map_or(0, |m| m.len()),
+                    });
+                }
+                Ok(count) => count,
+                Err(rustix::io::Errno::INTR) => 0,
+                Err(error) => {
+                    return Err(SourceError::Io {
+                        offset,
+                        error: Arc::new(error.into()),
+                    });
+                }
+            };
+            IoSliceMut::advance_slices(&mut pieces, count);
+            offset += count as u64;
+        }
+        Ok(())
     }
 
     fn len_bytes(&self) -> Result<u64, SourceError> {

@@ -6,6 +6,7 @@ mod local;
 
 pub use local::LocalFile;
 
+use std::io::IoSliceMut;
 use std::sync::Arc;
 
 /// What tells one state of a file from another: two equal identities mean that no byte was written in between, as far
@@ -56,6 +57,23 @@ pub trait Source: Send + Sync + std::fmt::Debug {
     /// # Errors
     /// [`SourceError::BeyondEnd`] where the file ends before the buffer is full; [`SourceError::Io`] for anything else.
     fn read_exact_at(&self, buffer: &mut [u8], offset: u64) -> Result<(), SourceError>;
+
+    /// Fills `pieces`, one behind the other, with the bytes from `offset` on.
+    ///
+    /// # Errors
+    /// As for [`Source::read_exact_at`].
+    fn read_exact_vectored_at(
+        &self,
+        pieces: &mut [IoSliceMut<'_>],
+        offset: u64,
+    ) -> Result<(), SourceError> {
+        let mut offset = offset;
+        for piece in pieces {
+            self.read_exact_at(piece, offset)?;
+            offset += piece.len() as u64;
+        }
+        Ok(())
+    }
 
     /// How long the file is now.
     ///

@@ -1,6 +1,7 @@
 //! Reading the elements of a dataset by its chunk map: which stored chunk, where in the file, read, decode, copy.
 
 use std::collections::BTreeSet;
+use std::io::IoSliceMut;
 use std::sync::Arc;
 
 use rayon::prelude::*;
@@ -12,9 +13,8 @@ use super::region::{ChunkGrid, ChunkOverlap};
 use crate::h5::DatasetHeader;
 use crate::h5::mapping::ChunkMap;
 
-/// Requests up to this length take what they need straight from an unfiltered chunk: a reader that jumps about would pay
-/// for whole chunks otherwise.
-const SMALL_REQUEST_BYTES: usize = 64 << 10;
+/// The most places that one system call fills (`IOV_MAX`).
+const MOST_ROWS_AT_ONCE: usize = 1024;
 
 /// A dataset as a map of chunks.
 #[derive(Debug)]
@@ -26,14 +26,6 @@ pub(crate) struct Chunked {
     raw_data: Option<Arc<RawData>>,
     /// One element of fill value; `None` for zeros.
     fill: Option<Vec<u8>>,
-}
-
-/// A piece of the file that goes into a piece of the request as it is.
-struct PlainRead {
-    chunk: u64,
-    in_chunk: u64,
-    in_range: usize,
-    len_bytes: usize,
 }
 
 impl Chunked {
@@ -113,12 +105,11 @@ impl Chunked {
         let Some(raw_data) = &self.raw_data else {
             return Ok(());
         };
-        let (plain, decoded): (Vec<_>, Vec<_>) =
-            mapped.into_iter().partition(|(index, overlap)| {
-                self.reads_plain(raw_data, *index, overlap, buffer.len())
-            });
-        read_plain(raw_data, &plain, buffer)?;
-        self.copy_decoded(raw_data, &decoded, buffer)
+        if raw_data.is_plain() {
+            read_plain(raw_data, &mapped, buffer)
+        } else {
+            self.copy_decoded(raw_data, &mapped, buffer)
+        }
     }
 
     /// The first byte at `offset` or behind it in a band of chunks of which some, or none (for a hole), is mapped.
@@ -145,29 +136,6 @@ impl Chunked {
             };
         }
         None
-    }
-
-    /// Whether the overlap is read from the file straight into the reply.
-    fn reads_plain(
-        &self,
-        raw_data: &RawData,
-        index: u64,
-        overlap: &ChunkOverlap,
-        request_bytes: usize,
-    ) -> bool {
-        if !raw_data.is_plain() {
-            return false;
-        }
-        // Rows of a chunk that lie apart cost a system call each; where the band fits the cache, reading the chunks whole
-        // pays for all the rows that a sequential reader wants next.
-        let band_is_kept = self
-            .grid
-            .cells_per_band()
-            .saturating_mul(self.grid.chunk_bytes())
-            <= self.shared.cache_bytes / 4;
-        overlap.loops.is_empty() && self.grid.cells_per_band() == 1
-            || (request_bytes <= SMALL_REQUEST_BYTES || !band_is_kept)
-                && self.shared.cache.get(raw_data.key(index)).is_none()
     }
 
     fn copy_decoded(
@@ -228,39 +196,91 @@ impl Chunked {
     }
 }
 
-/// Reads what lies side by side both in the file and in the buffer with one system call.
+/// Reads from chunks that are stored as their elements are, straight into the buffer: what lies side by side in the file with
+/// one system call, wherever its rows go.
 fn read_plain(
     raw_data: &RawData,
     wanted: &[(u64, &ChunkOverlap)],
     buffer: &mut [u8],
 ) -> Result<(), StoreError> {
-    let mut reads: Vec<PlainRead> = Vec::with_capacity(wanted.len());
-    // The place in the file where the last read ends.
-    let mut end = None;
+    let mut run = PlainRun::default();
     for &(index, overlap) in wanted {
-        let Some(stored) = raw_data.plain_chunk(index)? else {
-            continue;
-        };
+        let stored = raw_data.plain_chunk(index)?;
+        let mut outcome = Ok(());
         overlap.for_each_row(&mut |in_chunk, in_range| {
-            let start = stored.address.0 + in_chunk;
-            match reads.last_mut() {
-                Some(last) if end == Some(start) && last.in_range + last.len_bytes == in_range => {
-                    last.len_bytes += overlap.row_bytes;
-                }
-                _ => reads.push(PlainRead {
-                    chunk: index,
-                    in_chunk,
-                    in_range,
-                    len_bytes: overlap.row_bytes,
-                }),
+            let row = PlainRow {
+                address: stored.address.0 + in_chunk,
+                in_range,
+                len_bytes: overlap.row_bytes,
+            };
+            if outcome.is_ok() && !run.add(&row) {
+                outcome = run.read(raw_data, buffer);
+                run = PlainRun::starting_with(index, row);
             }
-            end = Some(start + overlap.row_bytes as u64);
         });
+        outcome?;
     }
-    for read in reads {
-        let stored = raw_data.chunk(read.chunk)?;
-        let piece = &mut buffer[read.in_range..read.in_range + read.len_bytes];
-        raw_data.read_plain(read.chunk, stored, read.in_chunk, piece)?;
+    run.read(raw_data, buffer)
+}
+
+/// Bytes side by side in the file, and side by side in the buffer.
+struct PlainRow {
+    address: u64,
+    in_range: usize,
+    len_bytes: usize,
+}
+
+/// Rows that follow each other in the file, and in the buffer at some distance.
+#[derive(Default)]
+struct PlainRun {
+    /// The chunk that it begins in.
+    chunk: u64,
+    rows: Vec<PlainRow>,
+}
+
+impl PlainRun {
+    fn starting_with(chunk: u64, row: PlainRow) -> Self {
+        Self {
+            chunk,
+            rows: vec![row],
+        }
     }
-    Ok(())
+
+    /// Takes `row` in, if it continues the run.
+    fn add(&mut self, row: &PlainRow) -> bool {
+        let Some(last) = self.rows.last_mut() else {
+            return false;
+        };
+        let (end, in_range_end) = (
+            last.address + last.len_bytes as u64,
+            last.in_range + last.len_bytes,
+        );
+        if row.address != end || row.in_range < in_range_end {
+            return false;
+        }
+        if row.in_range == in_range_end {
+            last.len_bytes += row.len_bytes;
+        } else if self.rows.len() < MOST_ROWS_AT_ONCE {
+            self.rows.push(PlainRow { ..*row });
+        } else {
+            return false;
+        }
+        true
+    }
+
+    fn read(&self, raw_data: &RawData, buffer: &mut [u8]) -> Result<(), StoreError> {
+        let Some(first) = self.rows.first() else {
+            return Ok(());
+        };
+        let mut pieces = Vec::with_capacity(self.rows.len());
+        let mut rest = buffer;
+        let mut passed = 0;
+        for row in &self.rows {
+            let (piece, behind) = rest[row.in_range - passed..].split_at_mut(row.len_bytes);
+            pieces.push(IoSliceMut::new(piece));
+            rest = behind;
+            passed = row.in_range + row.len_bytes;
+        }
+        raw_data.read_plain(self.chunk, first.address, &mut pieces)
+    }
 }

@@ -28,8 +28,6 @@ const KEPT_LENGTHS: usize = 1 << 18;
 pub(crate) struct Shared {
     /// Decoded chunks and rendered text.
     pub(crate) cache: ChunkCache,
-    /// How many bytes the cache may hold.
-    pub(crate) cache_bytes: u64,
     /// Where chunks are decoded.
     pub(crate) workers: rayon::ThreadPool,
     /// Lengths of rendered parts by the chunks that they come from.
@@ -40,7 +38,6 @@ impl Shared {
     pub(crate) fn new(cache_bytes: u64, workers: rayon::ThreadPool) -> Self {
         Self {
             cache: ChunkCache::new(cache_bytes),
-            cache_bytes,
             workers,
             rendered_lengths: Cache::new(KEPT_LENGTHS),
         }

@@ -1,6 +1,7 @@
 //! The stored chunks of one dataset path: where each is, and its bytes.
 
 use std::cell::RefCell;
+use std::io::IoSliceMut;
 use std::sync::Arc;
 
 use super::StoreError;
@@ -155,39 +156,31 @@ impl RawData {
         }
     }
 
-    /// Whether chunk `index` lies in the file as its elements are, with no filter applied.
+    /// Where chunk `index` is, whose elements lie in the file as they are: the raw data must be [`RawData::is_plain`].
     ///
     /// # Errors
     /// As for [`RawData::chunk`]; [`StoreError::ChunkLength`] where it is not as long as its elements.
-    pub(crate) fn plain_chunk(&self, index: u64) -> Result<Option<StoredChunk>, StoreError> {
+    pub(crate) fn plain_chunk(&self, index: u64) -> Result<StoredChunk, StoreError> {
         let chunk = self.chunk(index)?;
-        if !self.is_plain() {
-            return Ok(None);
-        }
         if chunk.stored_bytes != self.chunk_bytes as u64 {
             return Err(self.wrong_length(index, chunk.stored_bytes));
         }
-        Ok(Some(chunk))
+        Ok(chunk)
     }
 
-    /// Fills `buffer` with bytes of a plain chunk, or of several that lie side by side, beginning `offset` bytes into chunk
-    /// `index`, which is at `chunk`.
+    /// Fills `pieces`, one behind the other, with the bytes at `address` on of plain chunks, of which `index` is the first.
     ///
     /// # Errors
     /// [`StoreError::ChunkRead`].
     pub(crate) fn read_plain(
         &self,
         index: u64,
-        chunk: StoredChunk,
-        offset: u64,
-        buffer: &mut [u8],
+        address: u64,
+        pieces: &mut [IoSliceMut<'_>],
     ) -> Result<(), StoreError> {
         self.file
             .source
-            .read_exact_at(
-                buffer,
-                self.file.h5.base_address() + chunk.address.0 + offset,
-            )
+            .read_exact_vectored_at(pieces, self.file.h5.base_address() + address)
             .map_err(|error| self.unreadable(index, error))
     }
 
@@ -200,14 +193,11 @@ impl RawData {
     }
 
     fn decode_now(&self, index: u64) -> Result<Arc<[u8]>, StoreError> {
-        if let Some(chunk) = self.plain_chunk(index)? {
+        if self.is_plain() {
+            let chunk = self.plain_chunk(index)?;
             let mut bytes = zeroed(self.chunk_bytes);
-            self.read_plain(
-                index,
-                chunk,
-                0,
-                Arc::get_mut(&mut bytes).expect("just made"),
-            )?;
+            let out = Arc::get_mut(&mut bytes).expect("just made");
+            self.read_plain(index, chunk.address.0, &mut [IoSliceMut::new(out)])?;
             return Ok(bytes);
         }
         let pipeline = self.pipeline()?;
