@@ -39,6 +39,12 @@ pub(crate) fn kind(node: &Node) -> Kind {
 
 /// The node that `name` means in `directory`.
 pub(crate) fn find(snapshot: &Snapshot, directory: &Node, name: &[u8]) -> Result<Node, FsError> {
+    // Asked for by whoever holds no name, such as a server of NFS.
+    match name {
+        b"." => return Ok(directory.clone()),
+        b".." => return Ok(parent(directory)),
+        _ => {}
+    }
     match directory {
         Node::Root => match name {
             VERSIONS => Ok(Node::Versions),
@@ -69,11 +75,7 @@ pub(crate) fn find(snapshot: &Snapshot, directory: &Node, name: &[u8]) -> Result
         Node::Group { version, path } => {
             let index = version_index(snapshot, version)?;
             let tree = snapshot.tree(index)?;
-            let children = tree.children(path).ok_or(FsError::NotFound)?;
-            let child = children
-                .iter()
-                .find(|child| child.shown_name == name)
-                .ok_or(FsError::NotFound)?;
+            let child = tree.child_shown_as(path, name).ok_or(FsError::NotFound)?;
             child_node(snapshot, index, version, child)
         }
         Node::Dataset { .. } | Node::Current { .. } | Node::Time(_) => Err(FsError::NotADirectory),
@@ -132,17 +134,22 @@ pub(crate) fn list(snapshot: &Snapshot, directory: &Node) -> Result<Listing, FsE
 
 /// Where a link leads, from the directory that holds it.
 pub(crate) fn link_target(snapshot: &Snapshot, node: &Node) -> Result<Vec<u8>, FsError> {
-    let target =
-        |prefix: &[u8], index| [prefix, &snapshot.history().version(index).shown_name].concat();
+    let prefix: &[u8] = match node {
+        Node::Time(_) => b"../versions/",
+        _ => b"versions/",
+    };
+    let version = snapshot.history().version(linked_version(snapshot, node)?);
+    Ok([prefix, &version.shown_name].concat())
+}
+
+/// The version that a link leads to.
+pub(crate) fn linked_version(snapshot: &Snapshot, node: &Node) -> Result<VersionIndex, FsError> {
     match node {
-        Node::Current { steps, .. } => {
-            let index = snapshot
-                .history()
-                .before_current(*steps)
-                .ok_or(FsError::NotFound)?;
-            Ok(target(b"versions/", index))
-        }
-        Node::Time(name) => Ok(target(b"../versions/", version_at(snapshot, name)?)),
+        Node::Current { steps, .. } => snapshot
+            .history()
+            .before_current(*steps)
+            .ok_or(FsError::NotFound),
+        Node::Time(name) => version_at(snapshot, name),
         _ => Err(FsError::Invalid),
     }
 }
@@ -176,33 +183,43 @@ fn child_node(
             path: child.path.clone(),
         });
     }
-    let sharing = snapshot.sharing()?;
-    let origin = match sharing.class_of(index, &child.path) {
-        Some(class) => snapshot
-            .history()
-            .version(sharing.class(class).origin)
-            .key
-            .clone(),
-        // Damaged: shared with nothing.
-        None => version.clone(),
-    };
     Ok(Node::Dataset {
-        origin,
+        origin: origin(snapshot, index, &child.path)?,
         path: child.path.clone(),
     })
 }
 
-fn parent(directory: &Node) -> Node {
-    match directory {
+/// The version in which the content of a version's dataset first appeared.
+pub(crate) fn origin(
+    snapshot: &Snapshot,
+    version: VersionIndex,
+    path: &[u8],
+) -> Result<VersionKey, FsError> {
+    let sharing = snapshot.sharing()?;
+    // What is damaged is shared with nothing.
+    let origin = sharing
+        .class_of(version, path)
+        .map_or(version, |class| sharing.class(class).origin);
+    Ok(snapshot.history().version(origin).key.clone())
+}
+
+/// The directory above a node; of a dataset that several versions share, the one in its version of origin.
+fn parent(node: &Node) -> Node {
+    match node {
         Node::Group { path, .. } if path.is_empty() => Node::Versions,
-        Node::Group { version, path } => {
+        Node::Group { version, path }
+        | Node::Dataset {
+            origin: version,
+            path,
+        } => {
             let end = path.iter().rposition(|&byte| byte == b'/').unwrap_or(0);
             Node::Group {
                 version: version.clone(),
                 path: path[..end].into(),
             }
         }
-        _ => Node::Root,
+        Node::Time(_) => Node::At,
+        Node::Root | Node::Versions | Node::At | Node::Current { .. } => Node::Root,
     }
 }
 

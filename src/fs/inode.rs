@@ -137,6 +137,14 @@ impl InodeTable {
         }
     }
 
+    /// From now on `ino` stands for `node`.
+    pub(crate) fn become_node(&self, ino: Ino, node: Node) {
+        let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);
+        if let Some(entry) = known.get_mut(&ino) {
+            entry.0 = node;
+        }
+    }
+
     /// Everything that the kernel knows.
     pub(crate) fn known(&self) -> Vec<(Ino, Node)> {
         let known = self.known.read().unwrap_or_else(PoisonError::into_inner);

@@ -73,6 +73,9 @@ impl Vfs {
         file.on_change(Box::new({
             let (inodes, on_stale) = (inodes.clone(), on_stale.clone());
             move |old, new, extends| {
+                if !extends {
+                    stat::follow(&inodes, old, new);
+                }
                 if let Some(StaleSink(sink)) = on_stale.get() {
                     sink(stat::stale(&inodes, old, new, extends));
                 }

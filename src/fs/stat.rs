@@ -36,7 +36,7 @@ pub(crate) fn of_node(
         Node::Root | Node::Versions | Node::At => attr.mtime = newest().map_or(UNIX_EPOCH, time_of),
         Node::Current { .. } | Node::Time(_) => {
             attr.size_bytes = directory::link_target(snapshot, node)?.len() as u64;
-            attr.mtime = newest().map_or(UNIX_EPOCH, time_of);
+            attr.mtime = time_of(history.version(directory::linked_version(snapshot, node)?));
         }
         Node::Group { version, .. } => {
             attr.mtime = time_of(history.version(version_index(snapshot, version)?));
@@ -85,6 +85,29 @@ pub(crate) fn of_file_system(path: &Path) -> Result<FsStat, FsError> {
         fragment_bytes: small(found.f_frsize),
         name_max: small(found.f_namemax),
     })
+}
+
+/// Finds what the kernel knows again after versions were deleted or rewritten: a dataset whose version of origin is gone, but which
+/// other versions share, goes on under its number.
+pub(crate) fn follow(inodes: &InodeTable, old: &Snapshot, new: &Snapshot) {
+    for (ino, node) in inodes.known() {
+        let Node::Dataset { origin, path } = node else {
+            continue;
+        };
+        if new.history().by_key(&origin).is_some() {
+            continue;
+        }
+        let heir = old
+            .sharers(&origin, &path)
+            .into_iter()
+            .find_map(|version| new.history().by_key(&version));
+        let Some(heir) = heir else {
+            continue;
+        };
+        if let Ok(origin) = directory::origin(new, heir, &path) {
+            inodes.become_node(ino, Node::Dataset { origin, path });
+        }
+    }
 }
 
 /// What the kernel has to forget when the file's state goes from `old` to `new`.

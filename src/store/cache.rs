@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use quick_cache::Weighter;
-use quick_cache::sync::Cache;
+use quick_cache::sync::{Cache, DefaultLifecycle};
+use quick_cache::{DefaultHashBuilder, OptionsBuilder, Weighter};
 
 use super::StoreError;
 
@@ -39,9 +39,23 @@ impl ChunkCache {
     pub(crate) fn new(capacity_bytes: u64) -> Self {
         /// What a chunk is taken to be when the table is laid out; it grows as needed.
         const TYPICAL_CHUNK_BYTES: u64 = 1 << 18;
+        /// No chunk is kept that is longer than a shard, so they are few: a lock is held for less than a microsecond, and
+        /// decoding takes hundreds.
+        const SHARDS: usize = 2;
         let entries = usize::try_from(capacity_bytes / TYPICAL_CHUNK_BYTES).unwrap_or(usize::MAX);
+        let options = OptionsBuilder::new()
+            .shards(SHARDS)
+            .estimated_items_capacity(entries.clamp(16, 1 << 20))
+            .weight_capacity(capacity_bytes)
+            .build()
+            .expect("both capacities are given");
         Self {
-            chunks: Cache::with_weighter(entries.clamp(16, 1 << 20), capacity_bytes, ByLength),
+            chunks: Cache::with_options(
+                options,
+                ByLength,
+                DefaultHashBuilder::default(),
+                DefaultLifecycle::default(),
+            ),
         }
     }
 

@@ -84,7 +84,17 @@ impl History {
             if let LinkTarget::Hard(group) = target
                 && name != FIRST_VERSION
             {
-                found.push(read_version(&reader, name, group)?);
+                found.push(read_version(&reader, &name, group).unwrap_or_else(|error| {
+                    // It is shown, and whoever enters it is told: hidden, it would seem never to have been.
+                    log::error!("version {}: {error}", name.escape_ascii());
+                    Found {
+                        name: name.into(),
+                        group,
+                        committed: true,
+                        parent_name: None,
+                        timestamp: None,
+                    }
+                }));
             }
         }
         Ok(Self::build(&found, current_name.as_deref(), data_version))
@@ -263,7 +273,7 @@ impl History {
     }
 }
 
-fn read_version(reader: &MetaReader, name: Vec<u8>, group: Address) -> Result<Found, H5Error> {
+fn read_version(reader: &MetaReader, name: &[u8], group: Address) -> Result<Found, H5Error> {
     let header = ObjectHeader::read(reader, group)?;
     let committed = match h5::attribute_named(reader, &header, b"committed")? {
         Some(attribute) => attribute.data.iter().any(|&byte| byte != 0),

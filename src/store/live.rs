@@ -70,14 +70,21 @@ impl std::fmt::Debug for VersionedFile {
 pub struct OpenDataset {
     version: VersionKey,
     path: Arc<[u8]>,
-    dataset: ArcSwap<Dataset>,
+    found: ArcSwap<Found>,
+}
+
+/// A dataset in one state of the file.
+#[derive(Debug)]
+struct Found {
+    snapshot: Arc<Snapshot>,
+    dataset: Arc<Dataset>,
 }
 
 impl OpenDataset {
     /// The dataset in the state of the file that was last read from.
     #[must_use]
     pub fn dataset(&self) -> Arc<Dataset> {
-        self.dataset.load_full()
+        self.found.load().dataset.clone()
     }
 }
 
@@ -154,11 +161,10 @@ impl VersionedFile {
         version: &VersionKey,
         path: &Arc<[u8]>,
     ) -> Result<OpenDataset, StoreError> {
-        let dataset = self.dataset(version, path)?;
         Ok(OpenDataset {
             version: version.clone(),
             path: path.clone(),
-            dataset: ArcSwap::new(dataset),
+            found: ArcSwap::from_pointee(self.find(version, path)?),
         })
     }
 
@@ -167,13 +173,7 @@ impl VersionedFile {
     /// # Errors
     /// As for [`VersionedFile::open_dataset`].
     pub fn dataset(&self, version: &VersionKey, path: &[u8]) -> Result<Arc<Dataset>, StoreError> {
-        self.ask(|snapshot| {
-            let index = snapshot
-                .history()
-                .by_key(version)
-                .ok_or_else(|| gone(version))?;
-            self.dataset_in(snapshot, index, path)
-        })
+        Ok(self.find(version, path)?.dataset)
     }
 
     /// The dataset at `path` of a version in one state of the file: to be called within [`VersionedFile::ask`].
@@ -204,25 +204,48 @@ impl VersionedFile {
             if let Some(answer) = checked(&dataset.file, || ask(&dataset)) {
                 return Some(answer);
             }
-            self.follow(open, &dataset).err().map(Err)
+            self.follow(open).err().map(Err)
+        })
+    }
+
+    fn find(&self, version: &VersionKey, path: &[u8]) -> Result<Found, StoreError> {
+        self.ask(|snapshot| {
+            let index = snapshot
+                .history()
+                .by_key(version)
+                .ok_or_else(|| gone(version))?;
+            Ok(Found {
+                snapshot: snapshot.clone(),
+                dataset: self.dataset_in(snapshot, index, path)?,
+            })
         })
     }
 
     /// Finds an open dataset again in the state that the file is in now.
-    fn follow(&self, open: &OpenDataset, old: &Dataset) -> Result<(), StoreError> {
-        let same_file = {
-            let (now, before) = (self.look().identity(), old.file.identity);
-            (now.device, now.inode) == (before.device, before.inode)
-        };
-        let new = self.dataset(&open.version, &open.path)?;
-        if !same_file
-            || new.header.datatype != old.header.datatype
-            || new.header.dataspace != old.header.dataspace
-        {
-            return Err(gone(&open.version));
+    fn follow(&self, open: &OpenDataset) -> Result<(), StoreError> {
+        let old = open.found.load_full();
+        // Where the version was deleted, any other with the same content will do.
+        let mut versions = vec![open.version.clone()];
+        versions.extend(old.snapshot.sharers(&open.version, &open.path));
+        for version in &versions {
+            let new = match self.find(version, &open.path) {
+                Err(StoreError::VersionGone { .. }) => continue,
+                found => found?,
+            };
+            let file = |found: &Found| {
+                let identity = found.snapshot.identity();
+                (identity.device, identity.inode)
+            };
+            let (header, old_header) = (&new.dataset.header, &old.dataset.header);
+            if file(&new) == file(&old)
+                && header.datatype == old_header.datatype
+                && header.dataspace == old_header.dataspace
+            {
+                open.found.store(Arc::new(new));
+                return Ok(());
+            }
         }
-        open.dataset.store(new);
-        Ok(())
+        Err(gone(&open.version))
     }
 
     /// Tries until there is an answer or patience ends.

@@ -9,7 +9,7 @@ use quick_cache::Weighter;
 use quick_cache::sync::Cache;
 
 use super::dataset::{Dataset, Shared};
-use super::history::{History, VersionIndex};
+use super::history::{History, VersionIndex, VersionKey};
 use super::raw_data::RawData;
 use super::sharing::{ClassId, Sharing};
 use super::tree::{Child, ChildKind, VersionTree};
@@ -19,7 +19,7 @@ use crate::h5::{self, Address, H5Error, H5File, LinkTarget, MetaReader, ObjectHe
 use crate::source::{Identity, LocalFile, Source};
 
 /// Objects of version trees that are kept.
-const KEPT_TREE_OBJECTS: u64 = 200_000;
+const KEPT_TREE_OBJECTS: u64 = 100_000;
 /// Datasets that are kept ready to be read.
 const KEPT_DATASETS: usize = 1024;
 /// Groups of `/_version_data` that are nested more deeply than this hold no raw data.
@@ -295,6 +295,20 @@ impl Snapshot {
     #[must_use]
     pub fn sharing_if_known(&self) -> Option<&Sharing> {
         self.sharing.value.get()?.as_ref().ok()
+    }
+
+    /// All versions that share the dataset at `path` of a version, that one among them, as far as it was found out already.
+    #[must_use]
+    pub fn sharers(&self, version: &VersionKey, path: &[u8]) -> Vec<VersionKey> {
+        let class = |index| self.sharing_if_known()?.class_of(index, path);
+        let Some(shared) = self.history.by_key(version).and_then(class) else {
+            return vec![version.clone()];
+        };
+        self.history
+            .iter()
+            .filter(|&(index, _)| class(index) == Some(shared))
+            .map(|(_, version)| version.key.clone())
+            .collect()
     }
 
     /// Owner, group and permissions of the file.

@@ -140,9 +140,29 @@ impl VersionTree {
             Some(slash) => &path[..slash],
             None => &b""[..],
         };
-        self.children(parent)?
-            .iter()
-            .find(|child| &*child.path == path)
+        let children = self.children(parent)?;
+        // All have the parent's path, so that the order of names is that of paths.
+        let place = children
+            .binary_search_by(|child| (*child.path).cmp(path))
+            .ok()?;
+        Some(&children[place])
+    }
+
+    /// The object in the group at `path` that is shown as `name`.
+    #[must_use]
+    pub fn child_shown_as(&self, path: &[u8], name: &[u8]) -> Option<&Child> {
+        let true_path = if path.is_empty() {
+            name.to_vec()
+        } else {
+            [path, name].join(&b'/')
+        };
+        match self.child(&true_path) {
+            Some(child) if child.shown_name == name => Some(child),
+            _ => self
+                .children(path)?
+                .iter()
+                .find(|child| child.shown_name == name),
+        }
     }
 
     /// All datasets whose header is readable.
