@@ -9,14 +9,20 @@ use super::by_library::ByLibrary;
 use super::cache::ChunkCache;
 use super::chunked::Chunked;
 use super::history::{VersionIndex, VersionKey};
-use super::raw_data::raw_data_path;
+use super::raw_data::{FAIR_RATIO, raw_data_path};
 use super::rendered::Rendered;
 use super::snapshot::{FileState, Snapshot};
 use super::tree::Child;
 use super::{StoreError, json};
-use crate::h5::mapping::{self, MappingForm};
-use crate::h5::{Class, DatasetHeader, Dataspace, Datatype, Filter, Layout, ObjectHeader};
+use crate::h5::mapping::{self, Mapping, MappingForm};
+use crate::h5::{
+    self, Class, DatasetHeader, Dataspace, Datatype, Filter, H5Error, Layout, MetaReader, ObjectHeader,
+};
 
+/// So many elements of a variable-length type are never refused.
+const ALWAYS_FAIR_POINTERS: u64 = 1 << 28;
+/// Bytes of one such element.
+const POINTER_BYTES: u64 = 16;
 /// Lengths of rendered parts that are kept.
 const KEPT_LENGTHS: usize = 1 << 18;
 
@@ -108,6 +114,14 @@ impl Dataset {
             .and_then(|elements| elements.checked_mul(element_bytes))
             .filter(|&bytes| element_bytes > 0 && i64::try_from(bytes).is_ok())
             .ok_or_else(|| inconsistent("it is longer than a file can be"))?;
+        // The text of such elements has to be made to know its length; more than these, no file holds.
+        let most_pointers = ALWAYS_FAIR_POINTERS
+            .max(reader.len_bytes().saturating_mul(FAIR_RATIO) / POINTER_BYTES);
+        if header.datatype.contains_pointers() && len_bytes / element_bytes > most_pointers {
+            return Err(inconsistent(
+                "it has more variable-length elements than the file can hold",
+            ));
+        }
         let raw_data = snapshot.raw_data(version, &child.path)?;
         let chunk_shape = raw_data
             .as_ref()
@@ -146,12 +160,14 @@ impl Dataset {
                     &source,
                 )
                 .map_err(damaged)?;
+                let types_differ = raw_data
+                    .as_ref()
+                    .is_some_and(|raw| raw.header.datatype != header.datatype);
+                if types_differ {
+                    return Err(inconsistent("its type is not that of its raw_data"));
+                }
                 match (form, raw_data) {
-                    (MappingForm::Chunked(map), raw_data)
-                        if raw_data
-                            .as_ref()
-                            .is_none_or(|raw| raw.header.datatype == header.datatype) =>
-                    {
+                    (MappingForm::Chunked(map), raw_data) => {
                         if raw_data.is_none() && map.len_mapped() > 0 {
                             return Err(inconsistent("its raw_data is missing"));
                         }
@@ -161,14 +177,32 @@ impl Dataset {
                                 inconsistent("its shape and its chunks do not fit together")
                             })?
                     }
-                    _ => by_library()?,
+                    (MappingForm::Irregular(_), None) => {
+                        return Err(inconsistent("its raw_data is missing"));
+                    }
+                    (MappingForm::Irregular(mappings), Some(raw_data)) => {
+                        let is_own = |mapping: &Mapping| {
+                            *mapping.source_file == *b"." && *mapping.source_dataset == *source
+                        };
+                        if !mappings.iter().all(is_own) {
+                            return Err(inconsistent("it maps something that is not its raw_data"));
+                        }
+                        raw_data.check()?;
+                        by_library()?
+                    }
                 }
             }
             Layout::Compact(bytes) if bytes.len() as u64 == len_bytes => {
                 Elements::Inline(bytes.clone())
             }
             _ if len_bytes == 0 => Elements::Inline(Vec::new()),
-            _ => by_library()?,
+            _ if raw_data.is_some() => {
+                return Err(inconsistent("it has raw_data, and does not map it"));
+            }
+            _ => {
+                check_stored(&reader, &header, len_bytes).map_err(damaged)?;
+                by_library()?
+            }
         };
         let content = if header.datatype.contains_pointers() {
             Content::Rendered(Rendered::new(
@@ -283,6 +317,22 @@ impl Dataset {
         } else {
             found
         })
+    }
+}
+
+/// Whether a dataset that is not virtual, and not stored in its header, lies in the file as its header says: the C library,
+/// which is to read it, is not made for damaged files.
+fn check_stored(
+    reader: &MetaReader,
+    header: &DatasetHeader,
+    len_bytes: u64,
+) -> Result<(), H5Error> {
+    match header.layout {
+        Layout::Contiguous { address, .. } if address.is_defined() => {
+            reader.file_offset(address, len_bytes).map(|_| ())
+        }
+        Layout::Chunked { .. } => h5::read_chunk_index(reader, header).map(|_| ()),
+        _ => Ok(()),
     }
 }
 
