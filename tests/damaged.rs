@@ -14,7 +14,9 @@ use std::time::Duration;
 use std::{fs, panic};
 
 use common::{DEADLINE, MountPoint, daemons_of, vh5fs, wait_until};
-use damage::{Bench, Guard, Random, Sound, Tree, Watchdog, differences, limit_memory, open, walk};
+use damage::{
+    Bench, Found, Guard, Random, Sound, Tree, Watchdog, differences, limit_memory, open, walk,
+};
 
 /// Flips of one bit, of each file.
 const FLIPS: usize = 400;
@@ -93,7 +95,11 @@ fn corpus(file: &Sound) -> Vec<Damage> {
     }
     for number in 0..CUTS {
         corpus.push(Damage::Cut {
-            len: if number < 20 { number * 7 } else { random.below(len) },
+            len: if number < 20 {
+                number * 7
+            } else {
+                random.below(len)
+            },
         });
     }
     corpus
@@ -241,4 +247,172 @@ fn a_daemon_lives_through_every_damage() {
         }
     }
     assert!(mounted + refused >= 60 && mounted > 20 && refused > 5 && unreadable > 5);
+}
+
+/// A mount that fails with one line, which contains `words`.
+#[track_caller]
+fn assert_refused(file: &Path, words: &str) {
+    let mount_point = MountPoint::new();
+    let said = mount(file, &mount_point).unwrap_err();
+    assert_one_line(&said, file);
+    assert!(said.contains(words), "{said:?}");
+}
+
+#[test]
+fn what_is_no_versioned_file_is_refused_in_one_line() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name);
+    common::run_python(
+        "import sys, h5py; h5py.File(sys.argv[1], 'w')['x'] = 1",
+        &[&at("other.h5")],
+    );
+    fs::write(at("text.h5"), "no HDF5 here\n".repeat(1000)).unwrap();
+    fs::write(at("empty.h5"), "").unwrap();
+    fs::write(at("signature.h5"), b"\x89HDF\r\n\x1a\n").unwrap();
+    let pipe = rustix::fs::Mode::from_raw_mode(0o644);
+    rustix::fs::mknodat(
+        rustix::fs::CWD,
+        at("pipe.h5"),
+        rustix::fs::FileType::Fifo,
+        pipe,
+        0,
+    )
+    .unwrap();
+    assert_refused(&at("other.h5"), "not a versioned one");
+    assert_refused(&at("text.h5"), "is not an HDF5 file");
+    assert_refused(&at("empty.h5"), "is not an HDF5 file");
+    assert_refused(&at("signature.h5"), "damaged superblock");
+    assert_refused(&at("pipe.h5"), "not a regular file");
+    assert_refused(folder.path(), "is a directory");
+    assert_refused(&at("none.h5"), "no such file");
+}
+
+#[test]
+fn a_file_that_may_not_be_read_is_refused_in_one_line() {
+    let folder = tempfile::tempdir_in("/tmp").unwrap();
+    let everyone = |path: &Path| {
+        fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    };
+    everyone(folder.path());
+    let (file, directory) = (folder.path().join("secret.h5"), folder.path().join("mnt"));
+    fs::write(&file, &sound_files()[0].bytes).unwrap();
+    fs::set_permissions(&file, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
+    fs::create_dir(&directory).unwrap();
+    if !rustix::process::geteuid().is_root() {
+        // Nobody else to be: the owner is kept out.
+        fs::set_permissions(&file, std::os::unix::fs::PermissionsExt::from_mode(0)).unwrap();
+    }
+    let program = folder.path().join("vh5fs");
+    fs::copy(env!("CARGO_BIN_EXE_vh5fs"), &program).unwrap();
+    let mut command = std::process::Command::new(&program);
+    if rustix::process::geteuid().is_root() {
+        command = std::process::Command::new("setpriv");
+        command
+            .args(["--reuid", "65534", "--regid", "65534", "--clear-groups"])
+            .arg(&program);
+        std::os::unix::fs::chown(&directory, Some(65534), Some(65534)).unwrap();
+    }
+    let output = command
+        .args([Path::new("mount"), &file, &directory])
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    let said = common::words(&output);
+    assert_one_line(&said, &file);
+    assert!(said.contains("permission denied"), "{said:?}");
+}
+
+#[test]
+fn a_file_that_another_program_writes_to_is_refused_in_one_line() {
+    let bench = Bench::new();
+    let path = bench.put(&sound_files()[0].bytes);
+    let mut writer = std::process::Command::new(common::python())
+        .args([
+            "-c",
+            "import sys, h5py; file = h5py.File(sys.argv[1], 'r+'); print('open', flush=True); sys.stdin.read()",
+        ])
+        .arg(&path)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut ready = [0; 5];
+    std::io::Read::read_exact(writer.stdout.as_mut().unwrap(), &mut ready).unwrap();
+    assert_eq!(&ready, b"open\n");
+    assert_refused(&path, "is open for writing in another program: try again");
+    drop(writer.stdin.take());
+    assert!(writer.wait().unwrap().success());
+    let mount_point = MountPoint::new();
+    let daemon = mount(&path, &mount_point).unwrap();
+    unmount(&mount_point, daemon);
+}
+
+#[test]
+fn absurd_numbers_harm_nothing_but_what_they_describe() {
+    let folder = tempfile::tempdir().unwrap();
+    let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures");
+    common::run_python(
+        include_str!("common/make_hostile.py"),
+        &[&folder.path(), &fixtures],
+    );
+    let watchdog = Watchdog::new(CASE_LIMIT);
+    let fine: Vec<u8> = (0..10i32).flat_map(i32::to_le_bytes).collect();
+    let content = |tree: &Tree, path: &str| match tree.get(std::ffi::OsStr::new(path)) {
+        Some(Found::File {
+            len_bytes, content, ..
+        }) => content.clone().map(|content| (*len_bytes, content)),
+        Some(Found::Error(errno)) => Err(*errno),
+        other => panic!("{path}: {other:?}"),
+    };
+    let mut walked = 0;
+    let mut trees = std::collections::BTreeMap::new();
+    for entry in fs::read_dir(folder.path()).unwrap() {
+        let path = entry.unwrap().path();
+        let name = path.file_stem().unwrap().to_str().unwrap().to_owned();
+        watchdog.begin(&name);
+        limit_memory(MEMORY_BYTES);
+        match open(&path) {
+            Ok(vfs) => {
+                let tree = walk(&vfs);
+                let version = if name == "parents" { "own" } else { "r1" };
+                let path = format!("versions/{version}/fine");
+                assert_eq!(content(&tree, &path), Ok((40, fine.clone())), "{name}");
+                walked += 1;
+                trees.insert(name, tree);
+            }
+            Err(error) => {
+                // The same few groups are reached by more paths than the file can have.
+                assert!(name.starts_with("lattice"), "{name}: {error}");
+                assert!(error.to_string().contains("more links"), "{error}");
+            }
+        }
+    }
+    watchdog.rest();
+    assert_eq!(walked, 8);
+    let shapes = |path: &str| content(&trees["shapes"], &format!("versions/r1/{path}"));
+    let all = |value: u8| vec![value; (1 << 20) + (1 << 12)];
+    assert_eq!(shapes("all_holes"), Ok((1 << 62, all(0))));
+    assert_eq!(shapes("all_fill"), Ok((1 << 62, all(7))));
+    assert_eq!(shapes("too_long"), Err(libc::EIO));
+    assert_eq!(shapes("product_overflows"), Err(libc::EIO));
+    assert_eq!(shapes("empty_times_much"), Err(libc::EIO));
+    assert_eq!(shapes("texts"), Err(libc::EIO));
+    let with_data = |value: u8| [&[0, 1, 2, 3], &all(value)[4..]].concat();
+    assert_eq!(shapes("small_chunks"), Ok((1 << 60, with_data(0))));
+    assert_eq!(shapes("small_chunks_fill"), Ok((1 << 60, with_data(7))));
+    let chunks = |path: &str| content(&trees["chunks"], &format!("versions/r1/{path}"));
+    assert_eq!(chunks("huge_chunks"), Err(libc::EIO));
+    assert_eq!(chunks("many"), Ok((8, vec![0; 8])));
+    let texts = |path: &str| content(&trees["texts"], &format!("versions/r1/{path}"));
+    assert_eq!(texts("same_string"), Err(libc::EIO));
+    assert_eq!(texts("same_list"), Err(libc::EIO));
+    for libver in ["earliest", "latest"] {
+        let circles = &trees[&format!("circles_{libver}")];
+        assert_eq!(
+            content(circles, "versions/r1/itself"),
+            Err(libc::EIO),
+            "{libver}"
+        );
+        assert_eq!(content(circles, "versions/r1/a/b/c/up"), Err(libc::EIO));
+    }
 }

@@ -102,9 +102,7 @@ pub fn find_object(
     let mut is_twice = false;
     walk_objects(reader, collection, &mut |object| {
         if u32::from(object.index) == index {
-            is_twice = found
-                .replace((object.address, object.len_bytes))
-                .is_some();
+            is_twice = found.replace((object.address, object.len_bytes)).is_some();
         }
         !is_twice
     })?;

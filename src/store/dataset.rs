@@ -16,7 +16,8 @@ use super::tree::Child;
 use super::{StoreError, json};
 use crate::h5::mapping::{self, Mapping, MappingForm};
 use crate::h5::{
-    self, Class, DatasetHeader, Dataspace, Datatype, Filter, H5Error, Layout, MetaReader, ObjectHeader,
+    self, Class, DatasetHeader, Dataspace, Datatype, Filter, H5Error, Layout, MetaReader,
+    ObjectHeader,
 };
 
 /// So many elements of a variable-length type are never refused.
@@ -115,8 +116,8 @@ impl Dataset {
             .filter(|&bytes| element_bytes > 0 && i64::try_from(bytes).is_ok())
             .ok_or_else(|| inconsistent("it is longer than a file can be"))?;
         // The text of such elements has to be made to know its length; more than these, no file holds.
-        let most_pointers = ALWAYS_FAIR_POINTERS
-            .max(reader.len_bytes().saturating_mul(FAIR_RATIO) / POINTER_BYTES);
+        let most_pointers =
+            ALWAYS_FAIR_POINTERS.max(reader.len_bytes().saturating_mul(FAIR_RATIO) / POINTER_BYTES);
         if header.datatype.contains_pointers() && len_bytes / element_bytes > most_pointers {
             return Err(inconsistent(
                 "it has more variable-length elements than the file can hold",
@@ -181,8 +182,13 @@ impl Dataset {
                         return Err(inconsistent("its raw_data is missing"));
                     }
                     (MappingForm::Irregular(mappings), Some(raw_data)) => {
+                        // The C library takes `%` for a format, and `%%` for what it says.
+                        let escaped = source.split(|&byte| byte == b'%').collect::<Vec<_>>();
+                        let escaped = escaped.join(&b"%%"[..]);
                         let is_own = |mapping: &Mapping| {
-                            *mapping.source_file == *b"." && *mapping.source_dataset == *source
+                            *mapping.source_file == *b"."
+                                && (*mapping.source_dataset == *source
+                                    || *mapping.source_dataset == *escaped)
                         };
                         if !mappings.iter().all(is_own) {
                             return Err(inconsistent("it maps something that is not its raw_data"));

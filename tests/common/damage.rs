@@ -258,12 +258,7 @@ fn look_at(vfs: &Vfs, ino: Ino, path: &OsStr, pending: &mut Pending) -> Found {
 }
 
 /// Adds what the directory contains to `pending`, each found by its name.
-fn list(
-    vfs: &Vfs,
-    ino: Ino,
-    path: &OsStr,
-    pending: &mut Pending,
-) -> Result<(), i32> {
+fn list(vfs: &Vfs, ino: Ino, path: &OsStr, pending: &mut Pending) -> Result<(), i32> {
     let errno = |error: FsError| error.errno();
     let handle = vfs.open_directory(ino).map_err(errno)?;
     let mut names = Vec::new();
@@ -430,7 +425,8 @@ fn difference_of_xattrs(
         return None;
     }
     before.iter().find_map(|(name, value)| {
-        let is_text = heap && !name.starts_with(b"user.h5.") && !name.starts_with(b"user.attribute");
+        let is_text =
+            heap && !name.starts_with(b"user.h5.") && !name.starts_with(b"user.attribute");
         match now.get(name) {
             _ if is_text => None,
             Some(Err(_)) => None,
@@ -458,7 +454,10 @@ pub fn walk_mounted(root: &Path) -> (usize, usize) {
             } else {
                 let mut file = fs::File::open(&path)?;
                 let mut head = io::Read::by_ref(&mut file);
-                io::copy(&mut io::Read::take(&mut head, MAX_HEAD_BYTES), &mut io::sink())?;
+                io::copy(
+                    &mut io::Read::take(&mut head, MAX_HEAD_BYTES),
+                    &mut io::sink(),
+                )?;
             }
             Ok(())
         });
