@@ -99,11 +99,20 @@ pub fn find_object(
     index: u32,
 ) -> Result<(Address, u64), H5Error> {
     let mut found = None;
+    let mut is_twice = false;
     walk_objects(reader, collection, &mut |object| {
-        let wanted = u32::from(object.index) == index;
-        found = wanted.then_some((object.address, object.len_bytes));
-        !wanted
+        if u32::from(object.index) == index {
+            is_twice = found.replace((object.address, object.len_bytes)).is_some();
+        }
+        !is_twice
     })?;
+    if is_twice {
+        return Err(H5Error::Damaged {
+            structure: COLLECTION,
+            address: collection,
+            what: "two of its objects have the same index",
+        });
+    }
     found.ok_or_else(|| no_object(collection))
 }
 

@@ -1,5 +1,10 @@
 //! Elements that only the C library can deliver: virtual datasets whose mappings are not those of whole chunks, and layouts
 //! that versioned-hdf5 does not make. Slow, and right.
+//!
+//! The C library is not made for hostile files. So whoever makes a [`ByLibrary`] has decoded everything that the library will look at,
+//! but for the chunks themselves: the groups above the dataset, its header, every mapping (whose block has a checksum), that
+//! each maps the dataset's own raw data, and the header, filters and chunk index of that. Whatever is damaged or strange there
+//! is an error, not a question to the library.
 
 use std::sync::Arc;
 

@@ -114,15 +114,17 @@ impl Chunked {
 
     /// The first byte at `offset` or behind it in a band of chunks of which some, or none (for a hole), is mapped.
     pub(crate) fn seek(&self, offset: u64, for_hole: bool) -> Option<u64> {
+        // Fill value that is not zero is data: there is no hole, however many bands are not mapped.
+        if self.fill.is_some() {
+            return (!for_hole).then_some(offset);
+        }
         let band_bytes = self.grid.band_bytes();
         let cells_per_band = self.grid.cells_per_band();
         let bands = self.grid.len_bytes().div_ceil(band_bytes);
         let is_hole = |band: u64| {
-            self.fill.is_none()
-                && self
-                    .map
-                    .next_mapped(band * cells_per_band)
-                    .is_none_or(|cell| cell / cells_per_band > band)
+            self.map
+                .next_mapped(band * cells_per_band)
+                .is_none_or(|cell| cell / cells_per_band > band)
         };
         let mut band = offset / band_bytes;
         while band < bands {

@@ -9,17 +9,21 @@ use super::by_library::ByLibrary;
 use super::cache::ChunkCache;
 use super::chunked::Chunked;
 use super::history::{VersionIndex, VersionKey};
-use super::raw_data::{RawData, raw_data_path};
+use super::raw_data::{FAIR_RATIO, RawData, raw_data_path};
 use super::rendered::Rendered;
 use super::snapshot::{FileState, Snapshot};
 use super::tree::Child;
 use super::{StoreError, json};
-use crate::h5::mapping::{self, MappingForm};
+use crate::h5::mapping::{self, Mapping, MappingForm};
 use crate::h5::{
-    Address, Class, DatasetHeader, Dataspace, Datatype, Filter, H5Error, Layout, MetaReader,
+    self, Address, Class, DatasetHeader, Dataspace, Datatype, Filter, H5Error, Layout, MetaReader,
     ObjectHeader,
 };
 
+/// So many elements of a variable-length type are never refused.
+const ALWAYS_FAIR_POINTERS: u64 = 1 << 28;
+/// Bytes of one such element.
+const POINTER_BYTES: u64 = 16;
 /// Lengths of rendered parts that are kept.
 const KEPT_LENGTHS: usize = 1 << 18;
 
@@ -112,7 +116,14 @@ impl Opening<'_> {
                 Ok(Elements::Inline(bytes.clone()))
             }
             _ if len_bytes == 0 => Ok(Elements::Inline(Vec::new())),
-            _ => self.by_library(header, len_bytes),
+            _ if raw_data.is_some() => {
+                Err(self.inconsistent("it has raw_data, and does not map it"))
+            }
+            _ => {
+                check_stored(&self.reader, header, len_bytes)
+                    .map_err(|error| self.damaged(error))?;
+                self.by_library(header, len_bytes)
+            }
         }
     }
 
@@ -132,22 +143,51 @@ impl Opening<'_> {
         let source = raw_data_path(&self.child.path);
         let form = mapping::read_chunk_map(&self.reader, block, shape, &chunk_shape, &source)
             .map_err(|error| self.damaged(error))?;
-        let same_type = raw_data
+        let types_differ = raw_data
             .as_ref()
-            .is_none_or(|raw_data| raw_data.header.datatype == header.datatype);
-        match form {
-            MappingForm::Chunked(map) if raw_data.is_none() && map.len_mapped() > 0 => {
+            .is_some_and(|raw| raw.header.datatype != header.datatype);
+        if types_differ {
+            return Err(self.inconsistent("its type is not that of its raw_data"));
+        }
+        match (form, raw_data) {
+            (MappingForm::Chunked(map), None) if map.len_mapped() > 0 => {
                 Err(self.inconsistent("its raw_data is missing"))
             }
-            MappingForm::Chunked(map) if same_type => {
+            (MappingForm::Chunked(map), raw_data) => {
                 Chunked::new(self.shared.clone(), header, &chunk_shape, map, raw_data)
                     .map(Elements::Chunked)
                     .ok_or_else(|| {
                         self.inconsistent("its shape and its chunks do not fit together")
                     })
             }
-            _ => self.by_library(header, len_bytes),
+            (MappingForm::Irregular(_), None) => Err(self.inconsistent("its raw_data is missing")),
+            (MappingForm::Irregular(mappings), Some(raw_data)) => {
+                // The C library takes `%` for a format, and `%%` for what it says.
+                let escaped = source.split(|&byte| byte == b'%').collect::<Vec<_>>();
+                let escaped = escaped.join(&b"%%"[..]);
+                let is_own = |mapping: &Mapping| {
+                    *mapping.source_file == *b"."
+                        && (*mapping.source_dataset == *source
+                            || *mapping.source_dataset == *escaped)
+                };
+                if !mappings.iter().all(is_own) {
+                    return Err(self.inconsistent("it maps something that is not its raw_data"));
+                }
+                raw_data.check()?;
+                self.by_library(header, len_bytes)
+            }
         }
+    }
+
+    /// The text of pointers has to be made to know its length; of more than these, no file holds any.
+    fn check_pointers(&self, header: &DatasetHeader, elements: u64) -> Result<(), StoreError> {
+        let most = self.reader.len_bytes().saturating_mul(FAIR_RATIO) / POINTER_BYTES;
+        if header.datatype.contains_pointers() && elements > most.max(ALWAYS_FAIR_POINTERS) {
+            return Err(
+                self.inconsistent("it has more variable-length elements than the file can hold")
+            );
+        }
+        Ok(())
     }
 
     fn by_library(&self, header: &DatasetHeader, len_bytes: u64) -> Result<Elements, StoreError> {
@@ -195,6 +235,7 @@ impl Dataset {
             .and_then(|elements| elements.checked_mul(element_bytes))
             .filter(|&bytes| element_bytes > 0 && i64::try_from(bytes).is_ok())
             .ok_or_else(|| opening.inconsistent("it is longer than a file can be"))?;
+        opening.check_pointers(&header, len_bytes / element_bytes)?;
         let raw_data = snapshot.raw_data(version, &child.path)?;
         let (chunk_shape, filters) = match &raw_data {
             Some(raw_data) => (
@@ -318,6 +359,22 @@ impl Dataset {
         } else {
             found
         })
+    }
+}
+
+/// Whether a dataset that is not virtual, and not stored in its header, lies in the file as its header says: the C library,
+/// which is to read it, is not made for damaged files.
+fn check_stored(
+    reader: &MetaReader,
+    header: &DatasetHeader,
+    len_bytes: u64,
+) -> Result<(), H5Error> {
+    match header.layout {
+        Layout::Contiguous { address, .. } if address.is_defined() => {
+            reader.file_offset(address, len_bytes).map(|_| ())
+        }
+        Layout::Chunked { .. } => h5::read_chunk_index(reader, header).map(|_| ()),
+        _ => Ok(()),
     }
 }
 

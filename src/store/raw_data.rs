@@ -16,7 +16,7 @@ use crate::source::Source;
 /// none is refused.
 const ALWAYS_FAIR_CHUNK_BYTES: u64 = 64 << 20;
 /// The best that deflate can do is 1032 to 1.
-const FAIR_RATIO: u64 = 1100;
+pub(super) const FAIR_RATIO: u64 = 1100;
 /// What filters may add to incompressible bytes, beside a sixteenth of them.
 const FILTER_OVERHEAD_BYTES: u64 = 4096;
 
@@ -121,6 +121,15 @@ impl RawData {
                 }
             })
         })
+    }
+
+    /// Whether all of it is sound as far as can be told without reading chunks.
+    ///
+    /// # Errors
+    /// A filter that is not known, or damage of the chunk index.
+    pub(crate) fn check(&self) -> Result<(), StoreError> {
+        self.pipeline()?;
+        self.table().map(|_| ())
     }
 
     /// Where chunk `index` is.

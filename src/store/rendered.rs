@@ -8,12 +8,18 @@ use super::StoreError;
 use super::attributes::HeapValues;
 use super::cache::ChunkKey;
 use super::dataset::{Elements, Shared};
+use super::json::ValueError;
 use super::snapshot::{FileState, Kept, new_epoch};
 use super::text;
 use crate::h5::{DatasetHeader, Datatype};
 
 /// Elements that are rendered together.
 const PART_ELEMENTS: u64 = 4096;
+
+/// A part's text may always be of this many bytes.
+const ALWAYS_FAIR_TEXT_BYTES: u64 = 64 << 20;
+/// And of this many for each byte of the file; a longer one comes of pointers to the same data over and over.
+const FAIR_TEXT_RATIO: u64 = 32;
 
 /// A dataset of variable-length strings or other pointers.
 #[derive(Debug)]
@@ -94,8 +100,8 @@ impl Rendered {
                 })?;
                 Ok(lengths
                     .into_iter()
-                    .scan(0, |end, length| {
-                        *end += length;
+                    .scan(0u64, |end, length| {
+                        *end = end.saturating_add(length);
                         Some(*end)
                     })
                     .collect())
@@ -144,14 +150,22 @@ impl Rendered {
         self.elements.read_exact_at(offset, &mut elements)?;
         let reader = self.file.h5.reader();
         let heap = HeapValues::new(&reader);
+        let limit_bytes =
+            ALWAYS_FAIR_TEXT_BYTES + FAIR_TEXT_RATIO.saturating_mul(reader.len_bytes());
+        let limit_bytes = usize::try_from(limit_bytes).unwrap_or(usize::MAX);
         let mut lines = Vec::new();
-        text::write_lines(&self.datatype, &elements, &heap, &mut lines).map_err(|error| {
-            StoreError::Value {
-                dataset: self.path.to_vec(),
-                first_element: part * PART_ELEMENTS,
-                error,
-            }
-        })?;
+        for element in elements.chunks_exact(self.datatype.size) {
+            text::write_lines(&self.datatype, element, &heap, &mut lines)
+                .and_then(|()| match lines.len() > limit_bytes {
+                    true => Err(ValueError::TooLong { limit_bytes }),
+                    false => Ok(()),
+                })
+                .map_err(|error| StoreError::Value {
+                    dataset: self.path.to_vec(),
+                    first_element: part * PART_ELEMENTS,
+                    error,
+                })?;
+        }
         Ok(lines)
     }
 }

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
@@ -12,7 +13,7 @@ use super::dataset::{Dataset, Shared};
 use super::history::{History, VersionIndex, VersionKey};
 use super::raw_data::RawData;
 use super::sharing::{ClassId, Sharing};
-use super::tree::{Child, ChildKind, VersionTree};
+use super::tree::{Child, ChildKind, Line, VersionTree, WalkBudget};
 use super::{AttributeText, StoreError, attributes};
 use crate::h5::library::LibraryFile;
 use crate::h5::{self, Address, H5Error, H5File, LinkTarget, MetaReader, ObjectHeader, ObjectKind};
@@ -22,8 +23,6 @@ use crate::source::{Identity, LocalFile, Source};
 const KEPT_TREE_OBJECTS: u64 = 100_000;
 /// Datasets that are kept ready to be read.
 const KEPT_DATASETS: usize = 1024;
-/// Groups of `/_version_data` that are nested more deeply than this hold no raw data.
-const MAX_DEPTH: usize = 512;
 
 /// Epochs are never used twice in a process.
 static NEXT_EPOCH: AtomicU64 = AtomicU64::new(1);
@@ -143,6 +142,14 @@ struct RawPlace {
     hash_table: Option<Address>,
 }
 
+/// Where all raw data is.
+#[derive(Debug, Default)]
+struct RawPlaces {
+    found: BTreeMap<Arc<[u8]>, RawPlace>,
+    /// Below these paths there may be more: what leads there is damaged.
+    damaged: BTreeMap<Vec<u8>, H5Error>,
+}
+
 #[derive(Debug, Clone)]
 struct ByObjects;
 
@@ -157,7 +164,7 @@ impl Weighter<VersionIndex, Arc<VersionTree>> for ByObjects {
 pub struct Snapshot {
     pub(crate) file: Arc<FileState>,
     history: History,
-    raw_places: BTreeMap<Arc<[u8]>, RawPlace>,
+    raw_places: RawPlaces,
     /// Epochs of raw data that were valid in the state before and still are.
     epochs: Mutex<HashMap<Arc<[u8]>, u64>>,
     raw_data: Mutex<HashMap<Arc<[u8]>, Arc<RawData>>>,
@@ -204,7 +211,7 @@ impl Snapshot {
             .map_err(damaged)?
             .ok_or_else(not_versioned)?;
         let history = History::read(&h5, versions).map_err(damaged)?;
-        let raw_places = find_raw_data(&reader, data).map_err(damaged)?;
+        let raw_places = RawPlaces::read(&reader, data).map_err(damaged)?;
         Ok(Self {
             file: Arc::new(FileState {
                 path: path.to_owned(),
@@ -242,8 +249,9 @@ impl Snapshot {
             })
             && old
                 .raw_places
+                .found
                 .iter()
-                .all(|(path, place)| self.raw_places.get(path) == Some(place))
+                .all(|(path, place)| self.raw_places.found.get(path) == Some(place))
     }
 
     /// Takes over from `old`, which it [`extends`](Self::extends), what needs not be read again.
@@ -410,13 +418,19 @@ impl Snapshot {
     }
 
     /// The raw data of the dataset at `path`; `None` where the file has none.
+    ///
+    /// # Errors
+    /// Damage of its header, or of a group that leads to it.
     pub(crate) fn raw_data(
         &self,
         version: VersionIndex,
         path: &Arc<[u8]>,
     ) -> Result<Option<Arc<RawData>>, StoreError> {
-        let Some(place) = self.raw_places.get(path) else {
-            return Ok(None);
+        let Some(place) = self.raw_places.find(path) else {
+            return match self.raw_places.damage_above(path) {
+                Some(error) => Err(self.object_error(version, path, error.clone())),
+                None => Ok(None),
+            };
         };
         let mut opened = self.raw_data.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(raw_data) = opened.get(path) {
@@ -476,63 +490,84 @@ fn group_in(reader: &MetaReader, group: Address, name: &[u8]) -> Result<Option<A
     Ok((header.kind()? == ObjectKind::Group).then_some(address))
 }
 
-/// Every `PATH/raw_data` below `/_version_data`, but for `versions`.
-fn find_raw_data(
-    reader: &MetaReader,
-    data: Address,
-) -> Result<BTreeMap<Arc<[u8]>, RawPlace>, H5Error> {
-    let mut places = BTreeMap::new();
-    let mut left = reader.len_bytes() / 16;
-    let mut pending: Vec<(Vec<u8>, Address, usize)> = vec![(Vec::new(), data, 0)];
-    while let Some((path, group, depth)) = pending.pop() {
-        let links = match h5::links(reader, group) {
-            Ok(links) => links,
-            Err(error) if path.is_empty() => return Err(error),
-            // Whoever asks for a dataset below it is told that it has no raw data.
-            Err(error) => {
-                log::error!("/_version_data/{}: {error}", path.escape_ascii());
-                continue;
-            }
-        };
-        let hard = |wanted: &[u8]| {
-            links.iter().find_map(|link| match link.target {
-                LinkTarget::Hard(address) if link.name == wanted => Some(address),
-                _ => None,
-            })
-        };
-        if let Some(raw_data) = hard(b"raw_data").filter(|_| !path.is_empty()) {
-            let hash_table = hard(b"hash_table");
-            places.insert(
-                Arc::from(path.as_slice()),
-                RawPlace {
-                    raw_data,
-                    hash_table,
-                },
-            );
-        }
-        for link in &links {
-            let LinkTarget::Hard(address) = link.target else {
-                continue;
+impl RawPlaces {
+    /// Every `PATH/raw_data` below `/_version_data`, but for `versions`.
+    ///
+    /// # Errors
+    /// Where `/_version_data` itself cannot be listed, or more links are met than the file can hold.
+    fn read(reader: &MetaReader, data: Address) -> Result<Self, H5Error> {
+        let mut places = Self::default();
+        let mut budget = WalkBudget::new(reader);
+        let mut pending: Vec<(Vec<u8>, Address, Rc<Line>)> =
+            vec![(Vec::new(), data, Line::begin(data))];
+        while let Some((path, group, line)) = pending.pop() {
+            let links = match h5::links(reader, group) {
+                Ok(links) => links,
+                Err(error) if path.is_empty() => return Err(error),
+                Err(error) => {
+                    places.damaged.insert(path, error);
+                    continue;
+                }
             };
-            if path.is_empty() && link.name == b"versions" {
-                continue;
+            let hard = |wanted: &[u8]| {
+                links.iter().find_map(|link| match link.target {
+                    LinkTarget::Hard(address) if link.name == wanted => Some(address),
+                    _ => None,
+                })
+            };
+            if let Some(raw_data) = hard(b"raw_data").filter(|_| !path.is_empty()) {
+                let hash_table = hard(b"hash_table");
+                places.found.insert(
+                    Arc::from(path.as_slice()),
+                    RawPlace {
+                        raw_data,
+                        hash_table,
+                    },
+                );
             }
-            left = left.checked_sub(1).ok_or(H5Error::Damaged {
-                structure: "group",
-                address: group,
-                what: "more links than the file can hold",
-            })?;
-            let kind = ObjectHeader::read(reader, address).and_then(|header| header.kind());
-            let is_group = kind.is_ok_and(|kind| kind == ObjectKind::Group);
-            if is_group && depth < MAX_DEPTH {
+            for link in &links {
+                let LinkTarget::Hard(address) = link.target else {
+                    continue;
+                };
+                if path.is_empty() && link.name == b"versions" {
+                    continue;
+                }
                 let mut child = path.clone();
                 if !child.is_empty() {
                     child.push(b'/');
                 }
                 child.extend_from_slice(&link.name);
-                pending.push((child, address, depth + 1));
+                budget.spend(child.len(), group)?;
+                let below = ObjectHeader::read(reader, address)
+                    .and_then(|header| header.kind())
+                    .and_then(|kind| {
+                        let is_group = kind == ObjectKind::Group;
+                        is_group.then(|| line.down_to(address)).transpose()
+                    });
+                match below {
+                    Ok(Some(line)) => pending.push((child, address, line)),
+                    Ok(None) => {}
+                    Err(error) => {
+                        places.damaged.insert(child, error);
+                    }
+                }
             }
         }
+        for (path, error) in &places.damaged {
+            log::error!("/_version_data/{}: {error}", path.escape_ascii());
+        }
+        Ok(places)
     }
-    Ok(places)
+
+    fn find(&self, path: &[u8]) -> Option<&RawPlace> {
+        self.found.get(path)
+    }
+
+    /// What is wrong with the group at `path`, or with one that leads to it.
+    fn damage_above(&self, path: &[u8]) -> Option<&H5Error> {
+        let slashes = path.iter().enumerate().filter(|(_, byte)| **byte == b'/');
+        let ends = slashes.map(|(end, _)| end).chain([path.len()]);
+        ends.into_iter()
+            .find_map(|end| self.damaged.get(&path[..end]))
+    }
 }

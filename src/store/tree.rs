@@ -2,6 +2,7 @@
 //! apart without reading data.
 
 use std::collections::BTreeMap;
+use std::rc::Rc;
 use std::sync::Arc;
 
 use sha2::{Digest, Sha256};
@@ -23,6 +24,90 @@ const LEAST_LINK_BYTES: u64 = 16;
 
 /// Mapping blocks up to this length are hashed when they are met; longer ones are compared where their checksums are equal.
 const SHORT_BLOCK_BYTES: u64 = 64 << 10;
+
+/// Paths of a walk may always be of this many bytes together.
+const ALWAYS_FAIR_PATH_BYTES: u64 = 16 << 20;
+/// And of this many for each byte of the file: a name is stored once, and comes in the path of everything below it.
+const FAIR_PATH_RATIO: u64 = 8;
+
+/// Bounds a walk over groups, which in a damaged file can reach the same objects by any number of paths.
+#[derive(Debug)]
+pub(super) struct WalkBudget {
+    links: u64,
+    path_bytes: u64,
+}
+
+impl WalkBudget {
+    /// What a file of the length that `reader` knows can justify.
+    pub(super) fn new(reader: &MetaReader) -> Self {
+        Self {
+            links: reader.len_bytes() / LEAST_LINK_BYTES,
+            path_bytes: ALWAYS_FAIR_PATH_BYTES + FAIR_PATH_RATIO.saturating_mul(reader.len_bytes()),
+        }
+    }
+
+    /// Takes a link in `group` whose object is at a path of `path_bytes`.
+    ///
+    /// # Errors
+    /// [`H5Error::Damaged`] where nothing is left.
+    pub(super) fn spend(&mut self, path_bytes: usize, group: Address) -> Result<(), H5Error> {
+        let left = (
+            self.links.checked_sub(1),
+            self.path_bytes.checked_sub(path_bytes as u64),
+        );
+        let (Some(links), Some(path_bytes)) = left else {
+            return Err(H5Error::Damaged {
+                structure: "group",
+                address: group,
+                what: "more links than the file can hold",
+            });
+        };
+        (self.links, self.path_bytes) = (links, path_bytes);
+        Ok(())
+    }
+}
+
+/// The groups from the first one of a walk down to one of them.
+#[derive(Debug)]
+pub(super) struct Line {
+    group: Address,
+    depth: usize,
+    above: Option<Rc<Self>>,
+}
+
+impl Line {
+    /// The line of a walk that begins at `group`.
+    pub(super) fn begin(group: Address) -> Rc<Self> {
+        Rc::new(Self {
+            group,
+            depth: 1,
+            above: None,
+        })
+    }
+
+    /// The line of the group `child` below this one.
+    ///
+    /// # Errors
+    /// [`H5Error::Damaged`] where it is one of the line itself, which makes a path without end, or is nested too deeply.
+    pub(super) fn down_to(self: &Rc<Self>, child: Address) -> Result<Rc<Self>, H5Error> {
+        let mut at = Some(self);
+        while let Some(line) = at {
+            if line.group == child || line.depth >= MAX_DEPTH {
+                return Err(H5Error::Damaged {
+                    structure: "group",
+                    address: child,
+                    what: "it contains itself, or is nested too deeply",
+                });
+            }
+            at = line.above.as_ref();
+        }
+        Ok(Rc::new(Self {
+            group: child,
+            depth: self.depth + 1,
+            above: Some(self.clone()),
+        }))
+    }
+}
 
 /// A group or dataset below a version. Paths are HDF5 names joined by `/`, without one at the beginning; the version's own
 /// group is the empty path.
@@ -85,41 +170,34 @@ impl VersionTree {
     /// Walks the version's group at `group`. Damage of a single object stays with it.
     ///
     /// # Errors
-    /// Where the version's own group cannot be listed, or the groups nest without end.
+    /// Where the version's own group cannot be listed.
     pub fn read(reader: &MetaReader, version: &[u8], group: Address) -> Result<Self, StoreError> {
-        let damaged = |object: &[u8], error| StoreError::Object {
-            version: version.to_vec(),
-            object: object.to_vec(),
-            error,
-        };
         let root: Arc<[u8]> = Arc::from(&b""[..]);
         let heap = HeapValues::new(reader);
-        let mut left = reader.len_bytes() / LEAST_LINK_BYTES;
+        let mut budget = WalkBudget::new(reader);
         let mut tree = Self::default();
-        let mut pending = vec![(root, group, vec![group])];
+        let mut pending = vec![(root, group, Line::begin(group))];
         while let Some((path, address, line)) = pending.pop() {
-            let children = match read_children(reader, &heap, &path, address, &mut left) {
+            let mut children = match read_children(reader, &heap, &path, address, &mut budget) {
                 Ok(children) => children,
-                Err(error) if path.is_empty() => return Err(damaged(&path, error)),
+                Err(error) if path.is_empty() => {
+                    return Err(StoreError::Object {
+                        version: version.to_vec(),
+                        object: Vec::new(),
+                        error,
+                    });
+                }
                 Err(error) => {
                     tree.mark_unreadable(&path, &error);
                     continue;
                 }
             };
-            for child in &children {
+            for child in &mut children {
                 if matches!(child.kind, ChildKind::Group) {
-                    // A group that holds itself would be a path without end.
-                    if line.contains(&child.header) || line.len() >= MAX_DEPTH {
-                        let error = H5Error::Damaged {
-                            structure: "group",
-                            address: child.header,
-                            what: "it contains itself, or is nested too deeply",
-                        };
-                        return Err(damaged(&child.path, error));
+                    match line.down_to(child.header) {
+                        Ok(line) => pending.push((child.path.clone(), child.header, line)),
+                        Err(error) => child.kind = ChildKind::Unreadable(error),
                     }
-                    let mut line = line.clone();
-                    line.push(child.header);
-                    pending.push((child.path.clone(), child.header, line));
                 }
             }
             tree.groups.insert(path, children);
@@ -136,11 +214,7 @@ impl VersionTree {
     /// The object at `path`, which is not the version's own group.
     #[must_use]
     pub fn child(&self, path: &[u8]) -> Option<&Child> {
-        let parent = match path.iter().rposition(|&byte| byte == b'/') {
-            Some(slash) => &path[..slash],
-            None => &b""[..],
-        };
-        let children = self.children(parent)?;
+        let children = self.children(parent_of(path))?;
         // All have the parent's path, so that the order of names is that of paths.
         let place = children
             .binary_search_by(|child| (*child.path).cmp(path))
@@ -191,12 +265,18 @@ impl VersionTree {
     fn mark_unreadable(&mut self, path: &[u8], error: &H5Error) {
         if let Some(child) = self
             .groups
-            .values_mut()
-            .flatten()
-            .find(|child| &*child.path == path)
+            .get_mut(parent_of(path))
+            .and_then(|children| children.iter_mut().find(|child| &*child.path == path))
         {
             child.kind = ChildKind::Unreadable(error.clone());
         }
+    }
+}
+
+fn parent_of(path: &[u8]) -> &[u8] {
+    match path.iter().rposition(|&byte| byte == b'/') {
+        Some(slash) => &path[..slash],
+        None => &[],
     }
 }
 
@@ -205,7 +285,7 @@ fn read_children(
     heap: &HeapValues<'_>,
     path: &[u8],
     group: Address,
-    left: &mut u64,
+    budget: &mut WalkBudget,
 ) -> Result<Vec<Child>, H5Error> {
     // Soft and external links are not made by the format's library, and would lead out of the version.
     let links: Vec<(Vec<u8>, Address)> = h5::links(reader, group)?
@@ -215,13 +295,9 @@ fn read_children(
             _ => None,
         })
         .collect();
-    *left = left
-        .checked_sub(links.len() as u64)
-        .ok_or(H5Error::Damaged {
-            structure: "group",
-            address: group,
-            what: "more links than the file can hold",
-        })?;
+    for (name, _) in &links {
+        budget.spend(path.len() + 1 + name.len(), group)?;
+    }
     let shown = names::shown_names(links.iter().map(|(name, _)| name.as_slice()));
     Ok(links
         .into_iter()
