@@ -4,12 +4,16 @@
 #![allow(dead_code, unreachable_pub)]
 
 use std::ffi::OsStr;
+use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
+use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 use std::{fs, thread};
 
+use rustix::fs::{FlockOperation, flock};
 use rustix::process::{Pid, Signal, kill_process};
+use sha2::{Digest, Sha256};
 use tempfile::TempDir;
 
 /// How long anything may take before a test gives up on it.
@@ -158,10 +162,26 @@ impl Mount {
     /// The same on a directory that is there already.
     #[track_caller]
     pub fn on(mount_point: MountPoint, file: &Path, arguments: &[&str]) -> Self {
-        let daemon = vh5fs()
+        let mut daemon = vh5fs();
+        daemon.args(["mount", "-f"]).args(arguments).arg(file);
+        Self::start(mount_point, daemon)
+    }
+
+    /// Mounts `file` with what the daemon logs, warnings and worse, going to `log`.
+    #[track_caller]
+    pub fn logging_to(log: &Path, file: &Path) -> Self {
+        let mut daemon = vh5fs();
+        daemon
             .args(["mount", "-f"])
-            .args(arguments)
             .arg(file)
+            .env("RUST_LOG", "warn")
+            .stderr(File::create(log).unwrap());
+        Self::start(MountPoint::new(), daemon)
+    }
+
+    #[track_caller]
+    fn start(mount_point: MountPoint, mut daemon: Command) -> Self {
+        let daemon = daemon
             .arg(mount_point.path())
             .stdin(Stdio::null())
             .spawn()
@@ -259,19 +279,107 @@ pub fn python() -> PathBuf {
 /// Runs a script and gives what it prints. Panics with what it said if it fails.
 #[track_caller]
 pub fn run_python(script: &str, arguments: &[&dyn AsRef<OsStr>]) -> String {
-    let output = Command::new(python())
+    let mut command = Command::new(python());
+    command
         .arg("-c")
         .arg(script)
-        .args(arguments.iter().map(AsRef::as_ref))
-        .stdin(Stdio::null())
-        .output()
-        .unwrap();
+        .args(arguments.iter().map(AsRef::as_ref));
+    run(&mut command)
+}
+
+/// A script of `tests/`, to be given its arguments.
+pub fn script(name: &str) -> Command {
+    let mut command = Command::new(python());
+    command.arg(tests().join(name)).stdin(Stdio::null());
+    command
+}
+
+/// Runs a program and gives what it prints. Panics with all that it said if it fails.
+#[track_caller]
+pub fn run(command: &mut Command) -> String {
+    let output = command.stdin(Stdio::null()).output().unwrap();
     assert!(
         output.status.success(),
-        "the script failed: {}",
+        "{command:?}: {}: {}{}",
+        output.status,
+        String::from_utf8_lossy(&output.stdout),
         words(&output)
     );
     String::from_utf8(output.stdout).unwrap()
+}
+
+/// The folder of the tests.
+pub fn tests() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests")
+}
+
+/// The fixtures and their manifest: `VH5FS_TEST_FIXTURES`, else made here.
+pub fn fixtures() -> &'static Path {
+    static FIXTURES: OnceLock<PathBuf> = OnceLock::new();
+    FIXTURES.get_or_init(|| {
+        std::env::var_os("VH5FS_TEST_FIXTURES").map_or_else(
+            || {
+                made("fixtures", &["fixtures"], |unfinished| {
+                    run(script("fixtures/make.py").arg(unfinished));
+                })
+            },
+            PathBuf::from,
+        )
+    })
+}
+
+/// What `make` makes at the path that it is given: kept for all test processes, and made anew when one of `sources` has changed,
+/// scripts below `tests/` or folders of them. No other `name` may end with `-` and this one.
+pub fn made(name: &str, sources: &[&str], make: impl FnOnce(&Path)) -> PathBuf {
+    let mut hash = Sha256::new();
+    for source in sources {
+        hash_scripts(&tests().join(source), &mut hash);
+    }
+    let digest = hash.finalize();
+    let key: String = digest[..8].iter().map(|b| format!("{b:02x}")).collect();
+
+    let directory = Path::new(env!("CARGO_TARGET_TMPDIR")).join("made");
+    fs::create_dir_all(&directory).unwrap();
+    let finished = directory.join(format!("{key}-{name}"));
+    let lock = File::create(directory.join(format!("{name}.lock"))).unwrap();
+    flock(&lock, FlockOperation::LockExclusive).unwrap();
+    if !finished.exists() {
+        let unfinished = directory.join(format!("unfinished-{name}"));
+        for entry in fs::read_dir(&directory).unwrap() {
+            let path = entry.unwrap().path();
+            if path.to_str().unwrap().ends_with(&format!("-{name}")) {
+                remove(&path);
+            }
+        }
+        make(&unfinished);
+        fs::rename(&unfinished, &finished).unwrap();
+    }
+    finished
+}
+
+/// Adds the name and content of a script, or of all below a folder, to `hash`; packed files count as scripts.
+fn hash_scripts(path: &Path, hash: &mut Sha256) {
+    if path.is_dir() {
+        let mut entries: Vec<_> = fs::read_dir(path)
+            .unwrap()
+            .map(|entry| entry.unwrap().path())
+            .collect();
+        entries.sort();
+        for entry in entries {
+            hash_scripts(&entry, hash);
+        }
+    } else if path.extension().is_some_and(|e| e == "py" || e == "gz") {
+        hash.update(path.as_os_str().as_encoded_bytes());
+        hash.update(fs::read(path).unwrap());
+    }
+}
+
+fn remove(path: &Path) {
+    if path.is_dir() {
+        fs::remove_dir_all(path).unwrap();
+    } else if path.exists() {
+        fs::remove_file(path).unwrap();
+    }
 }
 
 /// All that a program said on stderr.
