@@ -9,11 +9,12 @@ use super::by_library::ByLibrary;
 use super::cache::ChunkCache;
 use super::chunked::Chunked;
 use super::history::{VersionIndex, VersionKey};
-use super::raw_data::{FAIR_RATIO, RawData, raw_data_path};
+use super::raw_data::{FAIR_RATIO, RawData, dataset_of_raw_data, raw_data_path};
 use super::rendered::Rendered;
 use super::snapshot::{FileState, Snapshot};
 use super::tree::Child;
 use super::{StoreError, json};
+use crate::h5::heap;
 use crate::h5::mapping::{self, Mapping, MappingForm};
 use crate::h5::{
     self, Address, Class, DatasetHeader, Dataspace, Datatype, Filter, H5Error, Layout, MetaReader,
@@ -100,6 +101,33 @@ impl Opening<'_> {
             .map_err(|error| self.damaged(error))
     }
 
+    /// The raw data of its own path, or, for a dataset that was given another name, that which its mappings name.
+    fn raw_data(
+        &self,
+        version: VersionIndex,
+        header: &DatasetHeader,
+    ) -> Result<Option<Arc<RawData>>, StoreError> {
+        let own = self.snapshot.raw_data(version, &self.child.path)?;
+        let Layout::Virtual {
+            heap_address,
+            heap_index,
+        } = header.layout
+        else {
+            return Ok(own);
+        };
+        if own.is_some() || !heap_address.is_defined() {
+            return Ok(own);
+        }
+        let mappings = heap::read_object(&self.reader, heap_address, heap_index)
+            .and_then(|block| mapping::decode_mappings(&block, heap_address))
+            .map_err(|error| self.damaged(error))?;
+        let source = mappings.first().map(|mapping| &*mapping.source_dataset);
+        let Some(path) = source.and_then(dataset_of_raw_data) else {
+            return Ok(None);
+        };
+        self.snapshot.raw_data(version, &Arc::from(path))
+    }
+
     /// Where the elements are, which take `len_bytes` in all.
     fn elements(
         &self,
@@ -140,7 +168,7 @@ impl Opening<'_> {
             // Nothing can be mapped, and all of it is fill value: one chunk will do.
             None => shape.iter().map(|&extent| extent.max(1)).collect(),
         };
-        let source = raw_data_path(&self.child.path);
+        let source = raw_data_path(raw_data.as_ref().map_or(&self.child.path, |raw| &raw.path));
         let form = mapping::read_chunk_map(&self.reader, block, shape, &chunk_shape, &source)
             .map_err(|error| self.damaged(error))?;
         let types_differ = raw_data
@@ -236,7 +264,7 @@ impl Dataset {
             .filter(|&bytes| element_bytes > 0 && i64::try_from(bytes).is_ok())
             .ok_or_else(|| opening.inconsistent("it is longer than a file can be"))?;
         opening.check_pointers(&header, len_bytes / element_bytes)?;
-        let raw_data = snapshot.raw_data(version, &child.path)?;
+        let raw_data = opening.raw_data(version, &header)?;
         let (chunk_shape, filters) = match &raw_data {
             Some(raw_data) => (
                 raw_data.chunk_shape.clone(),

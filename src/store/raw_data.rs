@@ -298,6 +298,12 @@ pub(crate) fn raw_data_path(path: &[u8]) -> Vec<u8> {
     [b"/_version_data/", path, b"/raw_data"].concat()
 }
 
+/// The dataset whose raw data is at `path` in the file.
+pub(crate) fn dataset_of_raw_data(path: &[u8]) -> Option<&[u8]> {
+    path.strip_prefix(b"/_version_data/")?
+        .strip_suffix(b"/raw_data")
+}
+
 fn zeroed(len_bytes: usize) -> Arc<[u8]> {
     std::iter::repeat_n(0, len_bytes).collect()
 }

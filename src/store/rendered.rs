@@ -155,16 +155,15 @@ impl Rendered {
         let limit_bytes = usize::try_from(limit_bytes).unwrap_or(usize::MAX);
         let mut lines = Vec::new();
         for element in elements.chunks_exact(self.datatype.size) {
-            text::write_lines(&self.datatype, element, &heap, &mut lines)
-                .and_then(|()| match lines.len() > limit_bytes {
-                    true => Err(ValueError::TooLong { limit_bytes }),
-                    false => Ok(()),
-                })
-                .map_err(|error| StoreError::Value {
-                    dataset: self.path.to_vec(),
-                    first_element: part * PART_ELEMENTS,
-                    error,
-                })?;
+            let mut written = text::write_lines(&self.datatype, element, &heap, &mut lines);
+            if written.is_ok() && lines.len() > limit_bytes {
+                written = Err(ValueError::TooLong { limit_bytes });
+            }
+            written.map_err(|error| StoreError::Value {
+                dataset: self.path.to_vec(),
+                first_element: part * PART_ELEMENTS,
+                error,
+            })?;
         }
         Ok(lines)
     }
