@@ -3,16 +3,19 @@
 // Each test file is a crate of its own and uses a part of this.
 #![allow(dead_code, unreachable_pub)]
 
+use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::fs::File;
+use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Child, ChildStdin, ChildStdout, Command, Output, Stdio};
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 use std::{fs, thread};
 
 use rustix::fs::{FlockOperation, flock};
 use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
 use sha2::{Digest, Sha256};
 use tempfile::TempDir;
 
@@ -382,7 +385,142 @@ fn remove(path: &Path) {
     }
 }
 
+/// A Python with versioned-hdf5 that runs what it is told, until this value is dropped; `tests/interpreter.py` says what it offers.
+#[derive(Debug)]
+pub struct Interpreter {
+    process: Child,
+    requests: Option<ChildStdin>,
+    answers: BufReader<ChildStdout>,
+    scratch: TempDir,
+}
+
+impl Interpreter {
+    pub fn new() -> Self {
+        let scratch = tempfile::tempdir().unwrap();
+        let mut process = script("interpreter.py")
+            .arg(scratch.path())
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        Self {
+            requests: process.stdin.take(),
+            answers: BufReader::new(process.stdout.take().unwrap()),
+            process,
+            scratch,
+        }
+    }
+
+    /// A folder for files of the test.
+    pub fn scratch(&self) -> &Path {
+        self.scratch.path()
+    }
+
+    /// Runs `code` and gives the value of its `result`.
+    #[track_caller]
+    pub fn run(&mut self, code: &str) -> Value {
+        self.begin(code);
+        self.end()
+    }
+
+    /// Sends `code` without waiting for its end.
+    #[track_caller]
+    pub fn begin(&mut self, code: &str) {
+        let line = serde_json::to_string(code).unwrap();
+        writeln!(self.requests.as_ref().unwrap(), "{line}").unwrap();
+    }
+
+    /// Waits for what [`Interpreter::begin`] sent.
+    #[track_caller]
+    pub fn end(&mut self) -> Value {
+        let mut line = String::new();
+        self.answers.read_line(&mut line).unwrap();
+        let mut answer: Value = serde_json::from_str(&line).expect("Python ended");
+        if let Some(error) = answer.get("error") {
+            panic!("{}", error.as_str().unwrap());
+        }
+        answer["result"].take()
+    }
+
+    /// The bytes of every dataset of a version, as h5py reads them.
+    #[track_caller]
+    pub fn contents(&mut self, file: &Path, version: &str) -> Contents {
+        let code = format!("result = contents({file:?}, {version:?})");
+        let hashes = self.run(&code);
+        self.load(&hashes)
+    }
+
+    /// The bytes of the datasets whose paths and hashes Python's `contents` gave.
+    #[track_caller]
+    pub fn load(&self, hashes: &Value) -> Contents {
+        let read = |hash: &Value| fs::read(self.scratch().join(hash.as_str().unwrap())).unwrap();
+        hashes
+            .as_object()
+            .unwrap()
+            .iter()
+            .map(|(path, hash)| (path.clone(), read(hash)))
+            .collect()
+    }
+
+    /// Holds all that `mount` shows of `file` against the truth, as `tests/fixtures/judge.py` does.
+    #[track_caller]
+    pub fn judge(&mut self, file: &Path, mount: &Mount) {
+        let manifest = self.run(&format!("result = write_manifest({file:?})"));
+        let mut judge = script("fixtures/judge.py");
+        judge
+            .arg(mount.path())
+            .arg(manifest.as_str().unwrap())
+            .arg("live")
+            .arg("--file")
+            .arg(file);
+        run(&mut judge);
+    }
+}
+
+impl Drop for Interpreter {
+    fn drop(&mut self) {
+        // The end of its input is the interpreter's end.
+        self.requests = None;
+        let start = Instant::now();
+        while matches!(self.process.try_wait(), Ok(None)) {
+            if start.elapsed() > DEADLINE {
+                let _ = self.process.kill();
+            }
+            thread::sleep(Duration::from_millis(2));
+        }
+    }
+}
+
+/// Datasets of a version by their paths, and their bytes.
+pub type Contents = BTreeMap<String, Vec<u8>>;
+
 /// All that a program said on stderr.
 pub fn words(output: &Output) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+/// Random numbers, the same in every run.
+#[derive(Debug)]
+pub struct Random(pub u64);
+
+impl Random {
+    /// A number below `end`, which must not be 0.
+    pub fn below(&mut self, end: usize) -> usize {
+        // xorshift64 (Marsaglia 2003).
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        usize::try_from(self.0 % end as u64).unwrap()
+    }
+}
+
+/// Names in a directory, sorted.
+#[track_caller]
+pub fn names_in(directory: &Path) -> Vec<String> {
+    let mut names: Vec<_> = fs::read_dir(directory)
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect();
+    names.sort();
+    names
 }
