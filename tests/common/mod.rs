@@ -360,7 +360,7 @@ pub fn made(name: &str, sources: &[&str], make: impl FnOnce(&Path)) -> PathBuf {
     finished
 }
 
-/// Adds the name and content of a script, or of all below a folder, to `hash`; packed files count as scripts.
+/// Adds the name and content of a source, or of all below a folder, to `hash`.
 fn hash_scripts(path: &Path, hash: &mut Sha256) {
     if path.is_dir() {
         let mut entries: Vec<_> = fs::read_dir(path)
@@ -371,7 +371,10 @@ fn hash_scripts(path: &Path, hash: &mut Sha256) {
         for entry in entries {
             hash_scripts(&entry, hash);
         }
-    } else if path.extension().is_some_and(|e| e == "py" || e == "gz") {
+    } else if path
+        .extension()
+        .is_some_and(|e| e == "py" || e == "rs" || e == "gz")
+    {
         hash.update(path.as_os_str().as_encoded_bytes());
         hash.update(fs::read(path).unwrap());
     }
