@@ -8,6 +8,7 @@ pub mod background;
 mod error;
 mod invalidate;
 mod kernel_mount;
+mod latency;
 pub mod mount_point;
 mod mount_table;
 mod reads;
