@@ -300,7 +300,7 @@ fn a_file_that_may_not_be_read_is_refused_in_one_line() {
     fs::create_dir(&directory).unwrap();
     if !rustix::process::geteuid().is_root() {
         // Nobody else to be: the owner is kept out.
-        fs::set_permissions(&file, std::os::unix::fs::PermissionsExt::from_mode(0)).unwrap();
+        fs::set_permissions(&file, std::os::unix::fs::PermissionsExt::from_mode(0o000)).unwrap();
     }
     let program = folder.path().join("vh5fs");
     fs::copy(env!("CARGO_BIN_EXE_vh5fs"), &program).unwrap();

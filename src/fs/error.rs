@@ -101,6 +101,9 @@ impl FsError {
                 | StoreError::ChunkLength { .. }
                 | StoreError::ChunkRead { .. }
                 | StoreError::ChunkDecode { .. }
+                | StoreError::HashTable { .. }
+                | StoreError::ChunkHash { .. }
+                | StoreError::Unhashable { .. }
                 | StoreError::Value { .. }
                 | StoreError::Attribute { .. }
                 | StoreError::Unsettled { .. } => libc::EIO,

@@ -174,9 +174,7 @@ impl Vfs {
         buffer: &mut [u8],
     ) -> Result<usize, FsError> {
         let open = self.file_handle(handle)?;
-        Ok(self
-            .file
-            .ask_dataset(&open, |dataset| dataset.read_at(offset, buffer))?)
+        Ok(self.file.read_dataset(&open, offset, buffer)?)
     }
 
     /// `SEEK_DATA` and `SEEK_HOLE`.

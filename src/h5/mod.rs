@@ -43,7 +43,7 @@ pub use superblock::H5File;
 // Where the bytes of datasets are, and the C library for what is not decoded here.
 mod chunk_index;
 #[cfg(test)]
-mod fixture;
+pub(crate) mod fixture;
 pub mod heap;
 pub mod library;
 pub mod mapping;

@@ -1,6 +1,6 @@
 //! Reading the elements of a dataset by its chunk map: which stored chunk, where in the file, read, decode, copy.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::io::IoSliceMut;
 use std::sync::Arc;
 
@@ -8,7 +8,7 @@ use rayon::prelude::*;
 
 use super::StoreError;
 use super::dataset::Shared;
-use super::raw_data::RawData;
+use super::raw_data::{Proof, RawData, extent_of};
 use super::region::{ChunkGrid, ChunkOverlap};
 use crate::h5::DatasetHeader;
 use crate::h5::mapping::ChunkMap;
@@ -20,6 +20,7 @@ const MOST_ROWS_AT_ONCE: usize = 1024;
 #[derive(Debug)]
 pub(crate) struct Chunked {
     shared: Arc<Shared>,
+    shape: Vec<u64>,
     grid: ChunkGrid,
     map: ChunkMap,
     /// `None` where the file has no raw data, and so nothing is mapped.
@@ -55,6 +56,7 @@ impl Chunked {
                 .is_none_or(|raw| raw.chunk_bytes as u64 == grid.chunk_bytes());
         fits.then_some(Self {
             shared,
+            shape: header.dataspace.shape().to_vec(),
             grid,
             map,
             raw_data,
@@ -94,6 +96,23 @@ impl Chunked {
 
     /// Fills `buffer` with bytes that must lie within the dataset.
     pub(crate) fn read_exact_at(&self, offset: u64, buffer: &mut [u8]) -> Result<(), StoreError> {
+        let proof = match &self.raw_data {
+            Some(raw_data) => {
+                raw_data.read_hashes_ahead(&self.shared.workers);
+                raw_data.usual_proof()
+            }
+            None => Proof::State,
+        };
+        self.read_proven_at(offset, buffer, proof)
+    }
+
+    /// The same, with chunks that are believed by `proof`.
+    pub(crate) fn read_proven_at(
+        &self,
+        offset: u64,
+        buffer: &mut [u8],
+        proof: Proof,
+    ) -> Result<(), StoreError> {
         let overlaps = self.grid.overlaps(offset, buffer.len());
         let mut mapped = Vec::with_capacity(overlaps.len());
         for overlap in &overlaps {
@@ -105,10 +124,10 @@ impl Chunked {
         let Some(raw_data) = &self.raw_data else {
             return Ok(());
         };
-        if raw_data.is_plain() {
+        if raw_data.is_plain() && proof == Proof::State {
             read_plain(raw_data, &mapped, buffer)
         } else {
-            self.copy_decoded(raw_data, &mapped, buffer)
+            self.copy_decoded(raw_data, &mapped, buffer, proof)
         }
     }
 
@@ -145,17 +164,26 @@ impl Chunked {
         raw_data: &RawData,
         wanted: &[(u64, &ChunkOverlap)],
         buffer: &mut [u8],
+        proof: Proof,
     ) -> Result<(), StoreError> {
-        let indexes: BTreeSet<u64> = wanted.iter().map(|&(index, _)| index).collect();
-        let decode = |&index: &u64| {
-            let chunk = self
-                .shared
-                .cache
-                .get_or_decode(raw_data.key(index), || raw_data.decode(index))?;
+        let indexes: BTreeMap<u64, u64> = wanted
+            .iter()
+            .map(|&(index, overlap)| (index, overlap.cell))
+            .collect();
+        let decode = |(&index, &cell): (&u64, &u64)| {
+            let extent = extent_of(cell, &self.shape, &raw_data.chunk_shape);
+            let decode = || raw_data.decode(index, &extent, proof);
+            // A hash proves only what lies within the extent.
+            let chunk = if proof == Proof::Hash && extent != raw_data.chunk_shape {
+                decode()?
+            } else {
+                let key = raw_data.key(index);
+                self.shared.cache.get_or_decode(key, decode)?
+            };
             Ok((index, chunk))
         };
         let cached: Option<Vec<(u64, Arc<[u8]>)>> = indexes
-            .iter()
+            .keys()
             .map(|&index| Some((index, self.shared.cache.get(raw_data.key(index))?)))
             .collect();
         let chunks: Vec<(u64, Arc<[u8]>)> = match cached {

@@ -9,7 +9,7 @@ use super::by_library::ByLibrary;
 use super::cache::ChunkCache;
 use super::chunked::Chunked;
 use super::history::{VersionIndex, VersionKey};
-use super::raw_data::{FAIR_RATIO, RawData, dataset_of_raw_data, raw_data_path};
+use super::raw_data::{FAIR_RATIO, Proof, RawData, dataset_of_raw_data, raw_data_path};
 use super::rendered::Rendered;
 use super::snapshot::{FileState, Snapshot};
 use super::tree::Child;
@@ -363,6 +363,26 @@ impl Dataset {
                 Content::Stored(elements) => elements.read_exact_at(offset, buffer)?,
                 Content::Rendered(rendered) => rendered.read_exact_at(offset, buffer)?,
             }
+        }
+        Ok(count)
+    }
+
+    /// The same from chunks whose hashes prove them right, while the file may be written to. Where this succeeds, the bytes are right.
+    ///
+    /// # Errors
+    /// Where there is no proof.
+    pub(crate) fn read_proven_at(
+        &self,
+        offset: u64,
+        buffer: &mut [u8],
+    ) -> Result<usize, StoreError> {
+        let Content::Stored(Elements::Chunked(chunked)) = &self.content else {
+            return Err(self.file.unsettled());
+        };
+        let left = usize::try_from(chunked.len_bytes().saturating_sub(offset));
+        let count = left.unwrap_or(usize::MAX).min(buffer.len());
+        if count > 0 {
+            chunked.read_proven_at(offset, &mut buffer[..count], Proof::Hash)?;
         }
         Ok(count)
     }

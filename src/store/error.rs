@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use super::chunk_hash::HashError;
 use super::json::ValueError;
 use super::shown_path;
 use crate::codec::CodecError;
@@ -135,6 +136,35 @@ pub enum StoreError {
         chunk: u64,
         /// What went wrong.
         error: CodecError,
+    },
+    /// A hash table is not what one is.
+    #[error("dataset {}: its hash table is damaged: {what}", shown_path(dataset))]
+    HashTable {
+        /// The dataset's path.
+        dataset: Vec<u8>,
+        /// What is wrong.
+        what: &'static str,
+    },
+    /// A stored chunk is not the one that its hash was made of, or nothing is known of it.
+    #[error(
+        "dataset {}: chunk {chunk} is not what its hash says",
+        shown_path(dataset)
+    )]
+    ChunkHash {
+        /// The dataset's path.
+        dataset: Vec<u8>,
+        /// Number of the chunk in raw data.
+        chunk: u64,
+    },
+    /// The hash of a stored chunk could not be computed.
+    #[error("dataset {}: chunk {chunk}: {error}", shown_path(dataset))]
+    Unhashable {
+        /// The dataset's path.
+        dataset: Vec<u8>,
+        /// Number of the chunk in raw data.
+        chunk: u64,
+        /// Why not.
+        error: HashError,
     },
     /// The dataset's filters are not all known.
     #[error("dataset {}: {error}", shown_path(dataset))]

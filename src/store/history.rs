@@ -321,7 +321,7 @@ fn string_of(reader: &MetaReader, attribute: &Attribute) -> Result<Option<Vec<u8
 }
 
 /// The value of a scalar little- or big-endian integer attribute.
-fn integer_of(attribute: &Attribute) -> Option<i64> {
+pub(super) fn integer_of(attribute: &Attribute) -> Option<i64> {
     let Class::Integer { order, .. } = attribute.datatype.class else {
         return None;
     };

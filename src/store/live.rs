@@ -8,7 +8,11 @@
 //! - What needs bytes of the file is checked afterwards: if the file was written to while they were read, the answer
 //!   is thrown away and sought anew in the state that follows. What came from memory alone needs no check.
 //! - While another program holds the file for writing, the last settled state is kept until the file has been
-//!   at rest for a moment.
+//!   at rest for a moment. The state that is read then is not complete: that program may have in its memory what the metadata speaks of
+//!   already. Until it lets go of the file, chunks that are not in memory are believed by their hashes alone.
+//! - By its hash a chunk is also believed where the file goes on changing: bytes from the place that a settled state gave, if they
+//!   hash to what that state's hash table says, are the chunk, whatever was written elsewhere. The table is read when the
+//!   first bytes of a dataset are, since later may be too late.
 //!
 //! The check is sound because a file system sets a file's modification time before it changes its bytes, in steps of a
 //! timer tick at most (10 ms with the slowest one, `CONFIG_HZ=100`).
@@ -133,8 +137,18 @@ impl VersionedFile {
         let current = self.current.load_full();
         match LocalFile::identity_at_path(&self.path) {
             Ok(identity) if identity != current.identity() => self.reload(),
+            Ok(identity) => {
+                // In this order: who lets go of the file has written everything before.
+                if !current.file.is_complete()
+                    && !writers::is_locked_for_writing(&identity)
+                    && current.file.is_unchanged()
+                {
+                    current.file.set_complete();
+                }
+                current
+            }
             // A file that was deleted is still open here.
-            _ => current,
+            Err(_) => current,
         }
     }
 
@@ -203,6 +217,44 @@ impl VersionedFile {
             let dataset = open.dataset();
             if let Some(answer) = checked(&dataset.file, || ask(&dataset)) {
                 return Some(answer);
+            }
+            self.follow(open).err().map(Err)
+        })
+    }
+
+    /// Fills `buffer` with bytes of an open dataset from `offset` on, as far as they go, and says how many there were. Does not
+    /// wait for a program that goes on writing where the bytes can be proven right.
+    ///
+    /// # Errors
+    /// As for [`VersionedFile::ask_dataset`]; a chunk that is missing, damaged or unreadable.
+    pub fn read_dataset(
+        &self,
+        open: &OpenDataset,
+        offset: u64,
+        buffer: &mut [u8],
+    ) -> Result<usize, StoreError> {
+        self.persist(|| {
+            let dataset = open.dataset();
+            let file = &dataset.file;
+            if !file.is_complete() {
+                // It may be complete by now.
+                let _ = self.look();
+            }
+            if let Some(answer) = checked(file, || dataset.read_at(offset, buffer)) {
+                return match answer {
+                    // It may not be written yet.
+                    Err(StoreError::ChunkHash { .. } | StoreError::HashTable { .. })
+                        if !file.is_complete() =>
+                    {
+                        self.follow(open).err().map(Err)
+                    }
+                    answer => Some(answer),
+                };
+            }
+            if writers::is_locked_for_writing(&file.identity)
+                && let Ok(count) = dataset.read_proven_at(offset, buffer)
+            {
+                return Some(Ok(count));
             }
             self.follow(open).err().map(Err)
         })
@@ -280,6 +332,7 @@ impl VersionedFile {
         if is_in_use(&identity) {
             return current;
         }
+        let is_complete = !writers::is_locked_for_writing(&identity);
         let new = match Snapshot::read(&self.path) {
             Ok(new) if new.identity() == identity && new.file.is_unchanged() => Arc::new(new),
             Ok(_) => return current,
@@ -291,6 +344,9 @@ impl VersionedFile {
                 return current;
             }
         };
+        if is_complete {
+            new.file.set_complete();
+        }
         let extends = new.extends(&current);
         if extends {
             new.inherit(&current);
@@ -336,6 +392,7 @@ fn first_snapshot(path: &Path) -> Result<Snapshot, StoreError> {
             let is_still_so = || LocalFile::identity_at_path(path).is_ok_and(|now| now == identity);
             match &snapshot {
                 Ok(read) if read.identity() == identity && read.file.is_unchanged() => {
+                    read.file.set_complete();
                     return snapshot;
                 }
                 Err(_) if is_still_so() => return snapshot,

@@ -6,9 +6,11 @@
 mod attributes;
 mod by_library;
 mod cache;
+mod chunk_hash;
 mod chunked;
 mod dataset;
 mod error;
+mod hash_table;
 mod history;
 mod live;
 mod names;
@@ -29,6 +31,7 @@ pub mod text;
 mod type_samples;
 
 pub use attributes::AttributeText;
+pub use chunk_hash::HashError;
 pub use dataset::Dataset;
 pub use error::StoreError;
 pub use history::{History, Version, VersionIndex, VersionKey};

@@ -3,9 +3,13 @@
 use std::cell::RefCell;
 use std::io::IoSliceMut;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::StoreError;
+use super::attributes::HeapValues;
 use super::cache::ChunkKey;
+use super::chunk_hash::hash_chunk;
+use super::hash_table::HashTable;
 use super::region::ChunkGrid;
 use super::snapshot::{FileState, Kept};
 use crate::codec::{CodecError, FilterSpec, Pipeline, Scratch};
@@ -41,10 +45,26 @@ pub(crate) struct RawData {
     pub(crate) epoch: u64,
     file: Arc<FileState>,
     table: Kept<ChunkTable>,
+    version: Arc<[u8]>,
+    hash_table: Option<h5::Address>,
+    hashes: Kept<Arc<HashTable>>,
+    /// The hash table of a complete state before.
+    earlier_hashes: Option<Arc<HashTable>>,
+    /// Whether hashes were asked for ahead.
+    asked_ahead: AtomicBool,
+}
+
+/// By what a decoded chunk is believed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Proof {
+    /// The file is still in the state that the chunk's place was read from, and the state is complete.
+    State,
+    /// It hashes to what the hash table says, whatever became of the file meanwhile.
+    Hash,
 }
 
 impl RawData {
-    /// Reads the header of `/_version_data/PATH/raw_data`, but not yet where its chunks are.
+    /// Reads the header of `/_version_data/PATH/raw_data`, but not yet where its chunks are, nor the hash table of this state.
     ///
     /// # Errors
     /// Damage, or a header that is not that of raw data.
@@ -54,6 +74,8 @@ impl RawData {
         path: &Arc<[u8]>,
         address: h5::Address,
         epoch: u64,
+        hash_table: Option<h5::Address>,
+        earlier_hashes: Option<Arc<HashTable>>,
     ) -> Result<Self, StoreError> {
         let damaged = |error| StoreError::Object {
             version: version.to_vec(),
@@ -105,6 +127,11 @@ impl RawData {
             epoch,
             file: file.clone(),
             table: Kept::default(),
+            version: version.into(),
+            hash_table,
+            hashes: Kept::default(),
+            earlier_hashes,
+            asked_ahead: AtomicBool::new(false),
         })
     }
 
@@ -193,12 +220,120 @@ impl RawData {
             .map_err(|error| self.unreadable(index, error))
     }
 
-    /// Reads and decodes chunk `index`: all its elements, in C order.
+    /// Reads and decodes chunk `index`: all its elements, in C order, of which those within `extent` are the array's.
+    ///
+    /// # Errors
+    /// Where it is missing, of the wrong length, unreadable or damaged; [`StoreError::Unsettled`] or, by its hash,
+    /// [`StoreError::ChunkHash`] where there is no proof that it is right.
+    pub(crate) fn decode(
+        &self,
+        index: u64,
+        extent: &[u64],
+        proof: Proof,
+    ) -> Result<Arc<[u8]>, StoreError> {
+        if proof == Proof::State {
+            return self.file.settled(|| self.decode_now(index));
+        }
+        let chunk = self.decode_now(index)?;
+        self.check_hash(index, extent, &chunk)?;
+        Ok(chunk)
+    }
+
+    /// The same for what has no hashes.
     ///
     /// # Errors
     /// Where it is missing, of the wrong length, unreadable or damaged.
-    pub(crate) fn decode(&self, index: u64) -> Result<Arc<[u8]>, StoreError> {
+    pub(crate) fn decode_unhashed(&self, index: u64) -> Result<Arc<[u8]>, StoreError> {
         self.file.settled(|| self.decode_now(index))
+    }
+
+    /// What proves a chunk right in the state that the file is thought to be in.
+    pub(crate) fn usual_proof(&self) -> Proof {
+        if self.file.is_complete() {
+            Proof::State
+        } else {
+            Proof::Hash
+        }
+    }
+
+    /// The hash table in this state of the file.
+    ///
+    /// # Errors
+    /// Damage of it; [`StoreError::Unsettled`].
+    fn hashes(&self) -> Result<&Arc<HashTable>, StoreError> {
+        self.hashes.get_or_read(&self.file, || {
+            let address = self.hash_table.ok_or_else(|| StoreError::HashTable {
+                dataset: self.path.to_vec(),
+                what: "it is missing",
+            })?;
+            let chunk_rows = self.chunk_shape[0];
+            HashTable::read(&self.file, &self.version, &self.path, address, chunk_rows)
+                .map(Arc::new)
+        })
+    }
+
+    /// Reads the hash table, if that was not done before and the state is complete: once another program writes, it is
+    /// too late.
+    pub(crate) fn read_hashes_ahead(self: &Arc<Self>, workers: &rayon::ThreadPool) {
+        if self.file.is_complete() && !self.asked_ahead.swap(true, Ordering::Relaxed) {
+            let raw_data = self.clone();
+            workers.spawn(move || {
+                if let Err(error) = raw_data.hashes() {
+                    log::debug!("reading ahead: {error}");
+                    let is_lasting = !matches!(error, StoreError::Unsettled { .. });
+                    raw_data.asked_ahead.store(is_lasting, Ordering::Relaxed);
+                }
+            });
+        }
+    }
+
+    /// The hash table of this state, if it was read.
+    #[cfg(test)]
+    pub(super) fn known_hashes(&self) -> Option<&HashTable> {
+        self.hashes.get().map(|table| &**table)
+    }
+
+    /// Hashes that hold for this raw data as long as it is only added to: those of a complete state.
+    pub(crate) fn lasting_hashes(&self) -> Option<Arc<HashTable>> {
+        let own = self.hashes.get().filter(|_| self.file.is_complete());
+        own.or(self.earlier_hashes.as_ref()).cloned()
+    }
+
+    fn check_hash(&self, index: u64, extent: &[u64], chunk: &[u8]) -> Result<(), StoreError> {
+        let wrong = || StoreError::ChunkHash {
+            dataset: self.path.to_vec(),
+            chunk: index,
+        };
+        let earlier = self
+            .earlier_hashes
+            .as_ref()
+            .and_then(|table| table.get(index));
+        let wanted = match earlier {
+            Some(wanted) => wanted,
+            None => self.hashes()?.get(index).ok_or_else(wrong)?,
+        };
+        if extent.first() != Some(&wanted.rows) {
+            return Err(wrong());
+        }
+        let reader = self.file.h5.reader();
+        let heap = HeapValues::new(&reader);
+        let hash = hash_chunk(
+            &self.header.datatype,
+            chunk,
+            &self.chunk_shape,
+            extent,
+            &heap,
+        )
+        .map_err(|error| StoreError::Unhashable {
+            dataset: self.path.to_vec(),
+            chunk: index,
+            error,
+        })?;
+        if hash == wanted.hash {
+            Ok(())
+        } else {
+            Err(wrong())
+        }
     }
 
     fn decode_now(&self, index: u64) -> Result<Arc<[u8]>, StoreError> {
@@ -247,20 +382,14 @@ impl RawData {
         dataset: &DatasetHeader,
         cell: u64,
     ) -> Result<bool, StoreError> {
-        let mut rest = cell;
-        let mut extent = dataset.dataspace.shape().to_vec();
-        for (extent, &chunk) in extent.iter_mut().zip(&self.chunk_shape).rev() {
-            let cells = extent.div_ceil(chunk);
-            *extent = chunk.min(*extent - rest % cells * chunk);
-            rest /= cells;
-        }
+        let extent = extent_of(cell, dataset.dataspace.shape(), &self.chunk_shape);
         let zeros = vec![0; self.header.datatype.size];
         let fill = dataset.fill_value.as_deref().unwrap_or(&zeros);
         // The part is an array of its own, whose only chunk is the stored one; its rows are whole elements.
         let Some(grid) = ChunkGrid::new(&extent, &self.chunk_shape, fill.len() as u64) else {
             return Ok(false);
         };
-        let chunk = self.decode(index)?;
+        let chunk = self.decode(index, &extent, self.usual_proof())?;
         let mut all_fill = true;
         for overlap in grid.overlaps(
             0,
@@ -291,6 +420,18 @@ impl RawData {
             error,
         }
     }
+}
+
+/// The part, in elements, of the chunk at `cell` of an array's grid that lies within the array. The cell must be one of the grid.
+pub(crate) fn extent_of(cell: u64, shape: &[u64], chunk_shape: &[u64]) -> Vec<u64> {
+    let mut rest = cell;
+    let mut extent = shape.to_vec();
+    for (extent, &chunk) in extent.iter_mut().zip(chunk_shape).rev() {
+        let cells = extent.div_ceil(chunk);
+        *extent = chunk.min(*extent - rest % cells * chunk);
+        rest /= cells;
+    }
+    extent
 }
 
 /// Where raw data of the dataset at `path` is in the file.

@@ -3,13 +3,14 @@
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use quick_cache::Weighter;
 use quick_cache::sync::Cache;
 
 use super::dataset::{Dataset, Shared};
+use super::hash_table::HashTable;
 use super::history::{History, VersionIndex, VersionKey};
 use super::raw_data::RawData;
 use super::sharing::{ClassId, Sharing};
@@ -44,6 +45,8 @@ pub(crate) struct FileState {
     /// Which state.
     pub(crate) identity: Identity,
     library: OnceLock<Result<LibraryFile, H5Error>>,
+    /// See [`FileState::is_complete`].
+    complete: AtomicBool,
 }
 
 /// Something that is read once, and kept only if the file did not change while it was read.
@@ -87,6 +90,13 @@ impl<T> Kept<T> {
     }
 }
 
+impl<T> Kept<T> {
+    /// What is kept, if it is sound.
+    pub(crate) fn get(&self) -> Option<&T> {
+        self.value.get()?.as_ref().ok()
+    }
+}
+
 impl FileState {
     /// What `read` finds in the file, if that is still in this state afterwards: whatever is kept for later must have
     /// passed through here.
@@ -105,7 +115,18 @@ impl FileState {
         }
     }
 
-    fn unsettled(&self) -> StoreError {
+    /// Whether no other program had the file open for writing in this state. One that has may keep in its memory what the
+    /// metadata says already; then chunks are believed by their hashes alone.
+    pub(crate) fn is_complete(&self) -> bool {
+        self.complete.load(Ordering::Acquire)
+    }
+
+    /// To be called once no other program has had the file open for writing, and then it is still in this state.
+    pub(crate) fn set_complete(&self) {
+        self.complete.store(true, Ordering::Release);
+    }
+
+    pub(crate) fn unsettled(&self) -> StoreError {
         StoreError::Unsettled {
             path: self.path.clone(),
         }
@@ -168,6 +189,8 @@ pub struct Snapshot {
     /// Epochs of raw data that were valid in the state before and still are.
     epochs: Mutex<HashMap<Arc<[u8]>, u64>>,
     raw_data: Mutex<HashMap<Arc<[u8]>, Arc<RawData>>>,
+    /// Hash tables of the last complete state before, as far as they were read in it.
+    hash_tables: Mutex<HashMap<Arc<[u8]>, Arc<HashTable>>>,
     trees: Cache<VersionIndex, Arc<VersionTree>, ByObjects>,
     sharing: Kept<Sharing>,
     datasets: Cache<ClassId, Arc<Dataset>>,
@@ -219,11 +242,13 @@ impl Snapshot {
                 h5,
                 identity,
                 library: OnceLock::new(),
+                complete: AtomicBool::new(false),
             }),
             history,
             raw_places,
             epochs: Mutex::default(),
             raw_data: Mutex::default(),
+            hash_tables: Mutex::default(),
             trees: Cache::with_weighter(1024, KEPT_TREE_OBJECTS, ByObjects),
             sharing: Kept::default(),
             datasets: Cache::new(KEPT_DATASETS),
@@ -256,6 +281,11 @@ impl Snapshot {
 
     /// Takes over from `old`, which it [`extends`](Self::extends), what needs not be read again.
     pub(crate) fn inherit(&self, old: &Self) {
+        let mut hash_tables = old
+            .hash_tables
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone();
         let mut epochs = old
             .epochs
             .lock()
@@ -268,7 +298,14 @@ impl Snapshot {
             .iter()
         {
             epochs.insert(path.clone(), raw_data.epoch);
+            if let Some(table) = raw_data.lasting_hashes() {
+                hash_tables.insert(path.clone(), table);
+            }
         }
+        *self
+            .hash_tables
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner) = hash_tables;
         *self.epochs.lock().unwrap_or_else(PoisonError::into_inner) = epochs;
         if let Some(Ok(sharing)) = old.sharing.value.get() {
             let old_index = |index| old.history.by_key(&self.history.version(index).key);
@@ -442,10 +479,21 @@ impl Snapshot {
             .unwrap_or_else(PoisonError::into_inner)
             .entry(path.clone())
             .or_insert_with(new_epoch);
+        let earlier = self
+            .hash_tables
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .get(path)
+            .cloned();
         let version = &self.history.version(version).key.name;
         let raw_data = self
             .file
-            .settled(|| RawData::open(&self.file, version, path, place.raw_data, epoch))
+            .settled(|| {
+                let (raw_data, hash_table) = (place.raw_data, place.hash_table);
+                RawData::open(
+                    &self.file, version, path, raw_data, epoch, hash_table, earlier,
+                )
+            })
             .map(Arc::new)?;
         opened.insert(path.clone(), raw_data.clone());
         Ok(Some(raw_data))

@@ -1,0 +1,261 @@
+//! The hash table of a dataset path: what each stored chunk has to hash to.
+
+use std::sync::Arc;
+
+use super::StoreError;
+use super::chunk_hash::ChunkHash;
+use super::history::integer_of;
+use super::raw_data::RawData;
+use super::snapshot::{FileState, new_epoch};
+use crate::h5::{self, Address, ByteOrder, Class, Datatype, Member, ObjectHeader};
+
+/// What the table says of one stored chunk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct HashedChunk {
+    /// Of its elements within its extent ([`super::chunk_hash::hash_chunk`]).
+    pub(crate) hash: ChunkHash,
+    /// Its extent along axis 0; along the others it may be shorter than the chunk too, which the table does not say.
+    pub(crate) rows: u64,
+}
+
+/// `/_version_data/PATH/hash_table`, as one state of the file has it.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct HashTable {
+    /// By number of the stored chunk, none twice.
+    chunks: Vec<(u64, HashedChunk)>,
+}
+
+/// Where the two members of a row are.
+struct RowForm {
+    hash: usize,
+    shape: usize,
+}
+
+impl HashTable {
+    /// Reads the table at `address` of the dataset at `path`, in whose raw data a chunk has `chunk_rows` rows. Rows beyond
+    /// `largest_index` are of a commit that was never finished, and do not count.
+    ///
+    /// # Errors
+    /// Damage of the dataset or of a chunk of it; [`StoreError::HashTable`] where its type, its attribute or a row is not that of a hash
+    /// table, or two rows contradict each other.
+    pub(crate) fn read(
+        file: &Arc<FileState>,
+        version: &[u8],
+        path: &[u8],
+        address: Address,
+        chunk_rows: u64,
+    ) -> Result<Self, StoreError> {
+        let wrong = |what| StoreError::HashTable {
+            dataset: path.to_vec(),
+            what,
+        };
+        let own_path: Arc<[u8]> = [path, b"/hash_table"].concat().into();
+        let table = RawData::open(file, version, &own_path, address, new_epoch(), None, None)?;
+        let form = RowForm::of(&table.header.datatype).ok_or_else(|| wrong("its type"))?;
+        let &[len] = table.header.dataspace.shape() else {
+            return Err(wrong("its number of axes"));
+        };
+        let len_used = largest_index(file, address)
+            .map_err(|error| StoreError::RawData {
+                dataset: own_path.to_vec(),
+                error,
+            })?
+            .and_then(|index| u64::try_from(index).ok())
+            .filter(|&index| index <= len)
+            .ok_or_else(|| wrong("its attribute largest_index"))?;
+        let rows_per_chunk = table.chunk_shape[0];
+        let mut chunks = Vec::new();
+        for number in 0..len_used.div_ceil(rows_per_chunk) {
+            let bytes = table.decode_unhashed(number)?;
+            let left = len_used - number * rows_per_chunk;
+            let rows = bytes.chunks_exact(table.header.datatype.size);
+            for row in rows.take(usize::try_from(left).unwrap_or(usize::MAX)) {
+                let entry = form.decode(row, chunk_rows);
+                chunks.push(entry.ok_or_else(|| wrong("rows that are not those of one chunk"))?);
+            }
+        }
+        chunks.sort_unstable_by_key(|entry| entry.0);
+        chunks.dedup();
+        if chunks.windows(2).any(|pair| pair[0].0 == pair[1].0) {
+            return Err(wrong("two hashes for one chunk"));
+        }
+        chunks.shrink_to_fit();
+        Ok(Self { chunks })
+    }
+
+    /// What stored chunk `index` has to hash to; `None` where the table does not have it.
+    pub(crate) fn get(&self, index: u64) -> Option<HashedChunk> {
+        let place = self.chunks.binary_search_by_key(&index, |entry| entry.0);
+        Some(self.chunks[place.ok()?].1)
+    }
+}
+
+impl RowForm {
+    /// `None` for a type that is not a compound of `hash` (32 numbers of a byte) and `shape` (2 little-endian ones of 8 bytes).
+    fn of(datatype: &Datatype) -> Option<Self> {
+        let Class::Compound { members } = &datatype.class else {
+            return None;
+        };
+        let place = |name: &[u8], count: u64, size: usize| {
+            let is_wanted = |member: &&Member| match &member.datatype.class {
+                Class::Array { shape, base } => {
+                    *shape == [count]
+                        && base.size == size
+                        && matches!(
+                            base.class,
+                            Class::Integer {
+                                order: ByteOrder::Little,
+                                ..
+                            }
+                        )
+                }
+                _ => false,
+            };
+            let member = members.iter().find(|member| member.name == name)?;
+            Some(member).filter(is_wanted).map(|member| member.offset)
+        };
+        Some(Self {
+            hash: place(b"hash", 32, 1)?,
+            shape: place(b"shape", 2, 8)?,
+        })
+    }
+
+    /// The number of a chunk and what is known of it; `None` where the rows are not the leading ones of one chunk.
+    fn decode(&self, row: &[u8], chunk_rows: u64) -> Option<(u64, HashedChunk)> {
+        let hash = row.get(self.hash..)?.first_chunk()?;
+        let (ends, _) = row.get(self.shape..)?.as_chunks();
+        let [start, stop] = [ends.first()?, ends.get(1)?].map(|end| u64::from_le_bytes(*end));
+        let rows = stop.checked_sub(start)?;
+        if start.checked_rem(chunk_rows)? != 0 || rows == 0 || rows > chunk_rows {
+            return None;
+        }
+        Some((start / chunk_rows, HashedChunk { hash: *hash, rows }))
+    }
+}
+
+/// The attribute that says how many rows count.
+fn largest_index(file: &FileState, address: Address) -> Result<Option<i64>, h5::H5Error> {
+    let reader = file.h5.reader();
+    let header = ObjectHeader::read(&reader, address)?;
+    let attribute = h5::attribute_named(&reader, &header, b"largest_index")?;
+    Ok(attribute.as_ref().and_then(integer_of))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::h5::fixture::Fixture;
+    use crate::store::dataset::Shared;
+    use crate::store::raw_data::Proof;
+    use crate::store::snapshot::Snapshot;
+    use crate::store::tree::ChildKind;
+
+    /// Files as versioned-hdf5 writes them.
+    const PROGRAM: &str = r#"
+import h5py, numpy as np
+from versioned_hdf5 import VersionedHDF5File
+
+rng = np.random.default_rng(3)
+for name in ("earliest", "latest"):
+    with h5py.File(name + ".h5", "w", libver=name) as file:
+        versions = VersionedHDF5File(file)
+        with versions.stage_version("r1") as group:
+            for code in ("<i4", ">i4", "<f8", ">f2", "?", "<c16", "S5", "u1"):
+                data = rng.integers(0, 99, 1000).astype(code)
+                group.create_dataset("types/" + np.dtype(code).name + code[0].replace("<", "l").replace(">", "b"), data=data, dtype=code, chunks=(128,))
+            group.create_dataset("two", data=rng.standard_normal((30, 25)), chunks=(8, 7), compression="gzip")
+            group.create_dataset("three", data=rng.integers(0, 9, (7, 8, 9)), chunks=(3, 3, 4), shuffle=True)
+            words = np.array(["", "a", "\u017c\u00f3\u0142w", "x" * 5000] * 20, dtype=object)
+            group.create_dataset("text", data=words, dtype=h5py.string_dtype(), chunks=(32,))
+            pairs = np.zeros(10, dtype=[("a", "<i2"), ("b", "<f8")])
+            pairs["a"] = np.arange(10)
+            group.create_dataset("pairs", data=pairs, chunks=(4,))
+        with versions.stage_version("r2") as group:
+            group["two"][3, 4] = 7
+            group["two"].resize((33, 25))
+            group["text"][5] = "changed"
+            group["three"].resize((7, 8, 5))
+"#;
+
+    /// Reads everything of the file by its hashes alone: how many datasets, and how many chunks their tables have.
+    fn read_by_hashes(snapshot: Snapshot) -> (usize, usize) {
+        let snapshot = Arc::new(snapshot);
+        let workers = rayon::ThreadPoolBuilder::new().build().unwrap();
+        let shared = Arc::new(Shared::new(1 << 12, workers));
+        assert!(!snapshot.file.is_complete());
+        let (mut datasets, mut chunks) = (0, 0);
+        for (index, _) in snapshot.history().iter() {
+            let tree = snapshot.tree(index).unwrap();
+            for (child, _) in tree.datasets() {
+                assert!(matches!(child.kind, ChildKind::Dataset(Ok(_))));
+                let dataset = snapshot.dataset(&shared, index, &child.path).unwrap();
+                let len_bytes = usize::try_from(dataset.len_bytes().unwrap()).unwrap();
+                let mut bytes = vec![0; len_bytes];
+                let count = dataset.read_at(0, &mut bytes).unwrap();
+                assert_eq!(count, len_bytes);
+                let raw_data = snapshot.raw_data(index, &child.path).unwrap().unwrap();
+                chunks += raw_data.known_hashes().unwrap().chunks.len();
+                datasets += 1;
+            }
+        }
+        (datasets, chunks)
+    }
+
+    #[test]
+    fn every_chunk_that_the_library_wrote_has_its_hash() {
+        let files = Fixture::make(PROGRAM);
+        for name in ["earliest.h5", "latest.h5"] {
+            let (datasets, chunks) = read_by_hashes(Snapshot::read(&files.path(name)).unwrap());
+            assert_eq!(datasets, 24, "{name}");
+            assert!(chunks > 200, "{name}: {chunks}");
+        }
+    }
+
+    #[test]
+    fn a_chunk_that_is_not_its_hash_is_an_error() {
+        let files = Fixture::make(PROGRAM);
+        let path = files.path("latest.h5");
+        let snapshot = Arc::new(Snapshot::read(&path).unwrap());
+        let (index, _) = snapshot.history().iter().next().unwrap();
+        let name: Arc<[u8]> = Arc::from(&b"pairs"[..]);
+        let raw_data = snapshot.raw_data(index, &name).unwrap().unwrap();
+        let chunk = raw_data.chunk(1).unwrap();
+        let mut bytes = std::fs::read(&path).unwrap();
+        bytes[usize::try_from(chunk.address.0).unwrap()] ^= 1;
+        let damaged = files.path("damaged.h5");
+        std::fs::write(&damaged, bytes).unwrap();
+        let snapshot = Arc::new(Snapshot::read(&damaged).unwrap());
+        let raw_data = snapshot.raw_data(index, &name).unwrap().unwrap();
+        let decode = |number, rows| raw_data.decode(number, &[rows], Proof::Hash);
+        assert!(decode(0, 4).is_ok());
+        let error = decode(1, 4).unwrap_err().to_string();
+        assert_eq!(error, "dataset pairs: chunk 1 is not what its hash says");
+        // The last one has two rows.
+        assert!(decode(2, 2).is_ok());
+        assert!(matches!(decode(2, 4), Err(StoreError::ChunkHash { .. })));
+        assert!(matches!(decode(3, 4), Err(StoreError::ChunkMissing { .. })));
+        assert!(raw_data.decode(1, &[4], Proof::State).is_ok());
+    }
+
+    #[test]
+    fn rows_are_those_of_one_chunk() {
+        let form = RowForm { hash: 0, shape: 32 };
+        let row = |start: u64, stop: u64| {
+            let mut row = vec![7; 32];
+            row.extend(start.to_le_bytes());
+            row.extend(stop.to_le_bytes());
+            form.decode(&row, 8)
+        };
+        let hashed = |rows| HashedChunk {
+            hash: [7; 32],
+            rows,
+        };
+        assert_eq!(row(0, 8), Some((0, hashed(8))));
+        assert_eq!(row(16, 19), Some((2, hashed(3))));
+        for (start, stop) in [(1, 8), (8, 8), (8, 7), (0, 9), (0, u64::MAX)] {
+            assert_eq!(row(start, stop), None);
+        }
+        assert_eq!(form.decode(&[0; 47], 8), None);
+        assert_eq!(form.decode(&[0; 48], 0), None);
+    }
+}
