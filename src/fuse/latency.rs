@@ -1,6 +1,6 @@
 //! Answering soon although every core decodes.
 //!
-//! The kernel's scheduler (EEVDF, sched(7)) lets a thread that asks for a shorter time slice run sooner after it wakes, without a
+//! The kernel's scheduler (`EEVDF`, sched(7)) lets a thread that asks for a shorter time slice run sooner after it wakes, without a
 //! larger share of the processor. Event loops need microseconds, decoding threads milliseconds: with equal slices a `stat`
 //! would wait until one of those has used up its own.
 
@@ -12,7 +12,7 @@ use std::io;
 /// The shortest slice that the kernel grants (`kernel/sched/syscalls.c`, since Linux 6.12).
 const SLICE_NANOSECONDS: u64 = 100_000;
 
-/// `struct sched_attr` in its first form (sched_setattr(2)).
+/// `struct sched_attr` in its first form (`sched_setattr(2)`).
 #[repr(C)]
 #[derive(Debug, Default)]
 struct SchedAttr {

@@ -248,6 +248,12 @@ fn to_usize(bytes: u64) -> usize {
 }
 
 #[cfg(test)]
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_precision_loss,
+    clippy::cast_sign_loss,
+    reason = "arrays of some hundred bytes"
+)]
 mod tests {
     use proptest::prelude::*;
 
