@@ -269,6 +269,16 @@ impl RawData {
             let chunk_rows = self.chunk_shape[0];
             HashTable::read(&self.file, &self.version, &self.path, address, chunk_rows)
                 .map(Arc::new)
+                .map_err(|error| match error {
+                    StoreError::HashTable { .. } | StoreError::Unsettled { .. } => error,
+                    error => {
+                        log::debug!("{error}");
+                        StoreError::HashTable {
+                            dataset: self.path.to_vec(),
+                            what: "it cannot be read",
+                        }
+                    }
+                })
         })
     }
 
