@@ -33,7 +33,7 @@ pub(crate) fn kind(node: &Node) -> Kind {
     match node {
         Node::Root | Node::Versions | Node::At | Node::Group { .. } => Kind::Directory,
         Node::Current { .. } | Node::Time(_) => Kind::Symlink,
-        Node::Dataset { .. } => Kind::File,
+        Node::Dataset { .. } | Node::Retired(_) => Kind::File,
     }
 }
 
@@ -78,7 +78,9 @@ pub(crate) fn find(snapshot: &Snapshot, directory: &Node, name: &[u8]) -> Result
             let child = tree.child_shown_as(path, name).ok_or(FsError::NotFound)?;
             child_node(snapshot, index, version, child)
         }
-        Node::Dataset { .. } | Node::Current { .. } | Node::Time(_) => Err(FsError::NotADirectory),
+        Node::Dataset { .. } | Node::Current { .. } | Node::Time(_) | Node::Retired(_) => {
+            Err(FsError::NotADirectory)
+        }
     }
 }
 
@@ -125,7 +127,7 @@ pub(crate) fn list(snapshot: &Snapshot, directory: &Node) -> Result<Listing, FsE
                 ));
             }
         }
-        Node::Dataset { .. } | Node::Current { .. } | Node::Time(_) => {
+        Node::Dataset { .. } | Node::Current { .. } | Node::Time(_) | Node::Retired(_) => {
             return Err(FsError::NotADirectory);
         }
     }
@@ -219,7 +221,9 @@ fn parent(node: &Node) -> Node {
             }
         }
         Node::Time(_) => Node::At,
-        Node::Root | Node::Versions | Node::At | Node::Current { .. } => Node::Root,
+        Node::Root | Node::Versions | Node::At | Node::Current { .. } | Node::Retired(_) => {
+            Node::Root
+        }
     }
 }
 

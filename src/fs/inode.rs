@@ -40,6 +40,8 @@ pub(crate) enum Node {
         /// HDF5 names joined by `/`.
         path: Arc<[u8]>,
     },
+    /// What is no longer there, though somebody has it open: its number must not come to mean anything else.
+    Retired(Ino),
 }
 
 impl Node {
@@ -52,6 +54,7 @@ impl Node {
         };
         match self {
             Self::Root => return Ino::ROOT,
+            Self::Retired(ino) => return *ino,
             Self::Versions => add(b"versions"),
             Self::At => add(b"at"),
             Self::Current { name, .. } => {

@@ -3,6 +3,7 @@
 mod directory;
 mod error;
 mod inode;
+mod rewritten;
 mod stat;
 mod types;
 mod xattr;
@@ -35,7 +36,7 @@ const FOREVER: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
 pub struct Vfs {
     file: VersionedFile,
     inodes: Arc<InodeTable>,
-    handles: RwLock<HashMap<HandleId, Handle>>,
+    handles: Arc<Handles>,
     next_handle: AtomicU64,
     on_stale: Arc<OnceLock<StaleSink>>,
 }
@@ -51,9 +52,11 @@ impl std::fmt::Debug for StaleSink {
 
 #[derive(Debug, Clone)]
 enum Handle {
-    File(Arc<OpenDataset>),
+    File(Ino, Arc<OpenDataset>),
     Directory(Arc<Listing>),
 }
+
+type Handles = RwLock<HashMap<HandleId, Handle>>;
 
 impl Vfs {
     /// Opens the file `path` and reads its history.
@@ -70,21 +73,27 @@ impl Vfs {
         )?;
         let inodes = Arc::new(InodeTable::new());
         let on_stale: Arc<OnceLock<StaleSink>> = Arc::default();
+        let handles: Arc<Handles> = Arc::default();
         file.on_change(Box::new({
             let (inodes, on_stale) = (inodes.clone(), on_stale.clone());
-            move |old, new, extends| {
+            let handles = handles.clone();
+            move |file, old, new, extends| {
+                let mut stale = Vec::new();
                 if !extends {
                     stat::follow(&inodes, old, new);
+                    stale = rewritten::names(&inodes);
+                    rewritten::retire(&inodes, file, new, &open_files(&handles));
                 }
+                stale.extend(stat::stale(&inodes, old, new, extends));
                 if let Some(StaleSink(sink)) = on_stale.get() {
-                    sink(stat::stale(&inodes, old, new, extends));
+                    sink(stale);
                 }
             }
         }));
         Ok(Self {
             file,
             inodes,
-            handles: RwLock::default(),
+            handles,
             next_handle: AtomicU64::new(1),
             on_stale,
         })
@@ -158,7 +167,7 @@ impl Vfs {
         }
         let dataset = self.file.open_dataset(&origin, &path)?;
         Ok(Opened {
-            handle: self.add_handle(Handle::File(Arc::new(dataset))),
+            handle: self.add_handle(Handle::File(ino, Arc::new(dataset))),
             keep_cache: true,
         })
     }
@@ -351,7 +360,7 @@ impl Vfs {
 
     fn file_handle(&self, id: HandleId) -> Result<Arc<OpenDataset>, FsError> {
         match self.handle(id)? {
-            Handle::File(open) => Ok(open),
+            Handle::File(_, open) => Ok(open),
             Handle::Directory(_) => Err(FsError::IsADirectory),
         }
     }
@@ -359,9 +368,20 @@ impl Vfs {
     fn directory_handle(&self, id: HandleId) -> Result<Arc<Listing>, FsError> {
         match self.handle(id)? {
             Handle::Directory(listing) => Ok(listing),
-            Handle::File(_) => Err(FsError::NotADirectory),
+            Handle::File(..) => Err(FsError::NotADirectory),
         }
     }
+}
+
+fn open_files(handles: &Handles) -> Vec<(Ino, Arc<OpenDataset>)> {
+    let handles = handles.read().unwrap_or_else(PoisonError::into_inner);
+    handles
+        .values()
+        .filter_map(|handle| match handle {
+            Handle::File(ino, open) => Some((*ino, open.clone())),
+            Handle::Directory(_) => None,
+        })
+        .collect()
 }
 
 /// The version's place in the state of the file now.

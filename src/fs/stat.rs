@@ -38,6 +38,7 @@ pub(crate) fn of_node(
             attr.size_bytes = directory::link_target(snapshot, node)?.len() as u64;
             attr.mtime = time_of(history.version(directory::linked_version(snapshot, node)?));
         }
+        Node::Retired(_) => return Err(FsError::Stale),
         Node::Group { version, .. } => {
             attr.mtime = time_of(history.version(version_index(snapshot, version)?));
         }

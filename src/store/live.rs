@@ -49,7 +49,8 @@ pub struct StoreOptions {
 }
 
 /// Is told of the state before, the state after, and whether the one only adds versions to the other.
-pub(crate) type OnChange = Box<dyn Fn(&Arc<Snapshot>, &Arc<Snapshot>, bool) + Send + Sync>;
+pub(crate) type OnChange =
+    Box<dyn Fn(&VersionedFile, &Arc<Snapshot>, &Arc<Snapshot>, bool) + Send + Sync>;
 
 /// A versioned file, followed through its changes.
 pub struct VersionedFile {
@@ -72,7 +73,6 @@ impl std::fmt::Debug for VersionedFile {
 /// A dataset that was opened for reading; it goes on being the same array whatever becomes of the file.
 #[derive(Debug)]
 pub struct OpenDataset {
-    version: VersionKey,
     path: Arc<[u8]>,
     found: ArcSwap<Found>,
 }
@@ -81,6 +81,8 @@ pub struct OpenDataset {
 #[derive(Debug)]
 struct Found {
     snapshot: Arc<Snapshot>,
+    /// The one that it was found by.
+    version: VersionKey,
     dataset: Arc<Dataset>,
 }
 
@@ -125,7 +127,7 @@ impl VersionedFile {
         &self.path
     }
 
-    /// Calls `on_change` whenever a new state is taken. Only the first caller is heard.
+    /// Calls `on_change` whenever a new state is about to be taken, which it must not look for. Only the first caller is heard.
     pub(crate) fn on_change(&self, on_change: OnChange) {
         // A second listener has no use.
         let _ = self.on_change.set(on_change);
@@ -176,7 +178,6 @@ impl VersionedFile {
         path: &Arc<[u8]>,
     ) -> Result<OpenDataset, StoreError> {
         Ok(OpenDataset {
-            version: version.clone(),
             path: path.clone(),
             found: ArcSwap::from_pointee(self.find(version, path)?),
         })
@@ -206,8 +207,8 @@ impl VersionedFile {
     /// Whatever `ask` finds in an open dataset, in a state of the file that did not change meanwhile.
     ///
     /// # Errors
-    /// Those of `ask`; [`StoreError::VersionGone`] where the version was deleted, or the dataset rewritten with another type
-    /// or shape; [`StoreError::Unsettled`].
+    /// Those of `ask`; [`StoreError::VersionGone`] where the version was deleted, or the dataset rewritten with another type,
+    /// shape or fill value; [`StoreError::Unsettled`].
     pub fn ask_dataset<T>(
         &self,
         open: &OpenDataset,
@@ -260,44 +261,39 @@ impl VersionedFile {
         })
     }
 
+    /// Whether an open dataset can be read on in the state `new`. Where only damage keeps that from being known, it is the
+    /// reader who is told.
+    pub(crate) fn goes_on(&self, open: &OpenDataset, new: &Arc<Snapshot>) -> bool {
+        let find = |version: &VersionKey| self.find_in(new, version, &open.path);
+        !matches!(successor(open, find), Err(StoreError::VersionGone { .. }))
+    }
+
     fn find(&self, version: &VersionKey, path: &[u8]) -> Result<Found, StoreError> {
-        self.ask(|snapshot| {
-            let index = snapshot
-                .history()
-                .by_key(version)
-                .ok_or_else(|| gone(version))?;
-            Ok(Found {
-                snapshot: snapshot.clone(),
-                dataset: self.dataset_in(snapshot, index, path)?,
-            })
+        self.ask(|snapshot| self.find_in(snapshot, version, path))
+    }
+
+    fn find_in(
+        &self,
+        snapshot: &Arc<Snapshot>,
+        version: &VersionKey,
+        path: &[u8],
+    ) -> Result<Found, StoreError> {
+        let index = snapshot
+            .history()
+            .by_key(version)
+            .ok_or_else(|| gone(version))?;
+        Ok(Found {
+            snapshot: snapshot.clone(),
+            version: version.clone(),
+            dataset: self.dataset_in(snapshot, index, path)?,
         })
     }
 
     /// Finds an open dataset again in the state that the file is in now.
     fn follow(&self, open: &OpenDataset) -> Result<(), StoreError> {
-        let old = open.found.load_full();
-        // Where the version was deleted, any other with the same content will do.
-        let mut versions = vec![open.version.clone()];
-        versions.extend(old.snapshot.sharers(&open.version, &open.path));
-        for version in &versions {
-            let new = match self.find(version, &open.path) {
-                Err(StoreError::VersionGone { .. }) => continue,
-                found => found?,
-            };
-            let file = |found: &Found| {
-                let identity = found.snapshot.identity();
-                (identity.device, identity.inode)
-            };
-            let (header, old_header) = (&new.dataset.header, &old.dataset.header);
-            if file(&new) == file(&old)
-                && header.datatype == old_header.datatype
-                && header.dataspace == old_header.dataspace
-            {
-                open.found.store(Arc::new(new));
-                return Ok(());
-            }
-        }
-        Err(gone(&open.version))
+        let new = successor(open, |version| self.find(version, &open.path))?;
+        open.found.store(Arc::new(new));
+        Ok(())
     }
 
     /// Tries until there is an answer or patience ends.
@@ -355,12 +351,57 @@ impl VersionedFile {
             }
         }
         *failed = None;
-        self.current.store(new.clone());
+        // First, so that nobody is told of the new state by what stands for the old one.
         if let Some(on_change) = self.on_change.get() {
-            on_change(&current, &new, extends);
+            on_change(self, &current, &new, extends);
         }
+        self.current.store(new.clone());
         new
     }
+}
+
+/// What an open dataset is in another state of the file, in which `find` finds the dataset of a version.
+fn successor(
+    open: &OpenDataset,
+    find: impl Fn(&VersionKey) -> Result<Found, StoreError>,
+) -> Result<Found, StoreError> {
+    let old = open.found.load_full();
+    // Where the version was deleted, any other with the same content will do.
+    let mut versions = vec![old.version.clone()];
+    versions.extend(old.snapshot.sharers(&old.version, &open.path));
+    for version in &versions {
+        let new = match find(version) {
+            Err(StoreError::VersionGone { .. }) => continue,
+            found => found?,
+        };
+        let file = |found: &Found| {
+            let identity = found.snapshot.identity();
+            (identity.device, identity.inode)
+        };
+        let (header, old_header) = (&new.dataset.header, &old.dataset.header);
+        // The library gives all elements that equal the old fill value the new one.
+        if file(&new) == file(&old)
+            && header.datatype == old_header.datatype
+            && header.dataspace == old_header.dataspace
+            && header.fill_value == old_header.fill_value
+            && (is_origin(&new, &open.path) || !is_origin(&old, &open.path))
+        {
+            return Ok(new);
+        }
+    }
+    Err(gone(&old.version))
+}
+
+/// Whether the content of a dataset first appeared in the version that it was found by, or is shared with no other. One that was of
+/// its version alone and now equals its parent's has changed.
+fn is_origin(found: &Found, path: &[u8]) -> bool {
+    let history = found.snapshot.history();
+    let origin = || {
+        let sharing = found.snapshot.sharing_if_known()?;
+        let class = sharing.class_of(history.by_key(&found.version)?, path)?;
+        Some(sharing.class(class).origin)
+    };
+    origin().is_none_or(|origin| history.version(origin).key == found.version)
 }
 
 /// What `ask` returns, if it came from memory alone or the file did not change while it was asked.

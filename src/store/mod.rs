@@ -37,6 +37,7 @@ pub use error::StoreError;
 pub use history::{History, Version, VersionIndex, VersionKey};
 pub use live::{OpenDataset, StoreOptions, VersionedFile};
 pub use names::NAME_MAX_BYTES;
+pub(crate) use names::shown_forms;
 pub use sharing::{Class, ClassId, Sharing};
 pub use snapshot::Snapshot;
 pub use tree::{Child, ChildKind, Signature, VersionTree};

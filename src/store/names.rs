@@ -61,6 +61,17 @@ pub(super) fn shown_names<'a>(names: impl Iterator<Item = &'a [u8]>) -> Vec<Vec<
     shown
 }
 
+/// All forms in which a directory may show `name`, whatever else it contains.
+#[must_use]
+pub(crate) fn shown_forms(name: &[u8]) -> Vec<Vec<u8>> {
+    let shown = shown_name(name);
+    if shown == name {
+        return vec![shown];
+    }
+    let with_hash = with_hash(&shown, name);
+    vec![shown, with_hash]
+}
+
 fn escape_byte(byte: u8) -> Vec<u8> {
     match byte {
         b'/' | 0 => format!("%{byte:02X}").into_bytes(),
