@@ -347,8 +347,9 @@ pub fn differences(sound: &Tree, damaged: &Tree, guard: Guard<'_>) -> Vec<String
         let differs = match (before, damaged.get(path)) {
             (_, Some(Found::Error(_))) => None,
             (before, Some(now)) => difference(path, before, now, guard),
-            // Versions and what leads to them by texts of the heap.
+            // What leads to versions by texts of the heap, or to one that cannot be read.
             (Found::Link(_), None) if guard == Guard::Heap => None,
+            (Found::Link(Ok(target)), None) if leads_to_error(target, damaged) => None,
             (_, None) => (!is_below_error(path, damaged)).then(|| "is missing".to_owned()),
         };
         differences.extend(differs.map(|what| format!("{}: {what}", path.display())));
@@ -359,6 +360,16 @@ pub fn differences(sound: &Tree, damaged: &Tree, guard: Guard<'_>) -> Vec<String
         }
     }
     differences
+}
+
+/// Whether the version that a link in `at/` led to could not be listed.
+fn leads_to_error(target: &OsStr, tree: &Tree) -> bool {
+    let version = Path::new(target).strip_prefix("..");
+    let found = version.ok().and_then(|path| tree.get(path.as_os_str()));
+    matches!(
+        found,
+        Some(Found::Error(_) | Found::Directory { listed: Err(_), .. })
+    )
 }
 
 /// Whether a directory above it could not be listed.
