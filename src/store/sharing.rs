@@ -58,36 +58,49 @@ impl Sharing {
         sharing
     }
 
-    /// The same for `snapshot`, of which `old` knows all versions but some new ones, by `old_index`, and in which nothing
-    /// of the old ones has changed.
+    /// Whether all that `old` knows is so here too. `index_here` gives the index here of a version there.
     #[must_use]
-    pub(crate) fn extended(
+    pub(crate) fn agrees_with(
+        &self,
         old: &Self,
-        snapshot: &Snapshot,
-        old_index: impl Fn(VersionIndex) -> Option<VersionIndex>,
-    ) -> Self {
-        let history = snapshot.history();
-        let mut sharing = Self {
-            classes: old.classes.clone(),
-            paths: old.paths.clone(),
-            of_version: vec![Vec::new(); history.len()],
-        };
-        let mut new_index = HashMap::new();
-        let mut added = Vec::new();
-        for index in history.parents_first() {
-            if let Some(old_index) = old_index(index) {
-                new_index.insert(old_index, index);
-                sharing.of_version[index.0 as usize]
-                    .clone_from(&old.of_version[old_index.0 as usize]);
-            } else {
-                added.push(index);
-            }
+        index_here: impl Fn(VersionIndex) -> Option<VersionIndex>,
+    ) -> bool {
+        let mut path_here = vec![None; old.paths.len()];
+        for (path, &number) in &old.paths {
+            path_here[number as usize] = self.paths.get(path).copied();
         }
-        for class in &mut sharing.classes {
-            class.origin = new_index[&class.origin];
-        }
-        sharing.add_versions(snapshot, &added);
-        sharing
+        let mut class_here: Vec<Option<ClassId>> = vec![None; old.classes.len()];
+        (0u32..)
+            .map(VersionIndex)
+            .zip(&old.of_version)
+            .all(|(version, classes)| {
+                let Some(version) = index_here(version) else {
+                    return false;
+                };
+                let here = &self.of_version[version.0 as usize];
+                here.len() == classes.len()
+                    && classes.iter().all(|&(path, id)| {
+                        let Some(found) = path_here[path as usize].and_then(|path| {
+                            let place = here.binary_search_by_key(&path, |entry| entry.0).ok()?;
+                            Some(here[place].1)
+                        }) else {
+                            return false;
+                        };
+                        let is_same = || {
+                            let (before, now) = (old.class(id), self.class(found));
+                            before.signature == now.signature
+                                && index_here(before.origin) == Some(now.origin)
+                        };
+                        match class_here[id.0 as usize] {
+                            Some(before) => before == found,
+                            None if is_same() => {
+                                class_here[id.0 as usize] = Some(found);
+                                true
+                            }
+                            None => false,
+                        }
+                    })
+            })
     }
 
     /// The class of the dataset `path` in a version; `None` where it is damaged or not there.

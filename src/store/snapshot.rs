@@ -257,7 +257,8 @@ impl Snapshot {
 
     /// Whether this state only adds versions to `old`: whatever was read of the old versions still holds.
     ///
-    /// What deletes versions or rewrites their datasets gives those datasets new raw data.
+    /// `delete_versions` and `modify_metadata` of the library give the datasets new hash tables. But `del` takes away a version and
+    /// nothing else, and one that is made anew under its name may come to lie at the same place, so all is compared.
     pub(crate) fn extends(&self, old: &Self) -> bool {
         let same_file = |a: &Identity, b: &Identity| (a.device, a.inode) == (b.device, b.inode);
         same_file(&self.file.identity, &old.file.identity)
@@ -277,6 +278,16 @@ impl Snapshot {
                 .found
                 .iter()
                 .all(|(path, place)| self.raw_places.found.get(path) == Some(place))
+            && self.has_content_of(old)
+    }
+
+    /// Whether each dataset of each version of `old` is the same here. Not so where those of `old` were never asked for.
+    fn has_content_of(&self, old: &Self) -> bool {
+        let index_here = |index| self.history.by_key(&old.history.version(index).key);
+        match (old.sharing_if_known(), self.sharing()) {
+            (Some(before), Ok(now)) => now.agrees_with(before, index_here),
+            _ => false,
+        }
     }
 
     /// Takes over from `old`, which it [`extends`](Self::extends), what needs not be read again.
@@ -307,12 +318,6 @@ impl Snapshot {
             .lock()
             .unwrap_or_else(PoisonError::into_inner) = hash_tables;
         *self.epochs.lock().unwrap_or_else(PoisonError::into_inner) = epochs;
-        if let Some(Ok(sharing)) = old.sharing.value.get() {
-            let old_index = |index| old.history.by_key(&self.history.version(index).key);
-            let extended = Sharing::extended(sharing, self, old_index);
-            // Whoever asks again reads it anew where the file has changed meanwhile.
-            let _ = self.sharing.get_or_read(&self.file, || Ok(extended));
-        }
     }
 
     /// The versions.
