@@ -7,7 +7,7 @@ mod common;
 
 use std::collections::VecDeque;
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::thread;
 
@@ -41,7 +41,7 @@ fn file_of(key: &str) -> PathBuf {
 }
 
 /// Mounts the fixture `key` and gives what the judge says, if there is any difference.
-fn judge(key: &str, file: &PathBuf) -> Result<(), String> {
+fn judge(key: &str, file: &Path) -> Result<(), String> {
     let mount = Mount::new(file, &[]);
     let output = script("fixtures/judge.py")
         .arg(mount.path())

@@ -8,7 +8,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use common::{Interpreter, Mount, fixtures, made, run, run_python};
+use common::{Interpreter, Mount, fixtures, literal, made, run, run_python};
 use rustix::fs::{SeekFrom, seek};
 
 const FILE: &str = r#"
@@ -44,7 +44,7 @@ fn file() -> PathBuf {
         &["identity.rs", "interpreter.py", "fixtures/vh5fix"],
         |path| {
             let mut python = Interpreter::new();
-            python.run(&format!("FILE = {path:?}\n{FILE}"));
+            python.run(&format!("FILE = {}\n{FILE}", literal(path)));
         },
     )
 }
@@ -327,7 +327,7 @@ fn inodes_are_shared_exactly_where_nothing_changed() {
 fn readdir_gives_the_inodes_and_types_that_stat_gives() {
     let mount = mount();
     let checked = run_python(
-        r#"
+        r"
 import os, stat, sys
 count = 0
 for fresh in range(2):
@@ -341,7 +341,7 @@ for fresh in range(2):
                 assert entry.is_file(follow_symlinks=False) == stat.S_ISREG(found.st_mode), entry.path
                 count += 1
 print(count)
-"#,
+",
         &[&mount.path()],
     );
     assert!(checked.trim().parse::<u32>().unwrap() > 60, "{checked}");
@@ -401,8 +401,10 @@ fn holes_are_found_and_stay_holes_in_a_copy() {
         );
         let expected = {
             let mut bytes = vec![0; 80_000_000];
-            bytes[first as usize..][..8].copy_from_slice(&1.0_f64.to_le_bytes());
-            bytes[second as usize + 40..][..8].copy_from_slice(&2.0_f64.to_le_bytes());
+            for (at, value) in [(first, 1.0_f64), (second + 40, 2.0)] {
+                let at = usize::try_from(at).unwrap();
+                bytes[at..][..8].copy_from_slice(&value.to_le_bytes());
+            }
             bytes
         };
         assert!(

@@ -13,7 +13,7 @@ use std::sync::{Mutex, RwLock};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use common::{Contents, Interpreter, Mount, Random, names_in, wait_until};
+use common::{Contents, Interpreter, Mount, Random, literal, names_in, wait_until};
 use rustix::fs::{Advice, fadvise};
 use rustix::io::Errno;
 
@@ -282,7 +282,7 @@ fn nobody_who_reads_notices_200_commits() {
     let mut python = Interpreter::new();
     let file = python.scratch().join("live.h5");
     python.run(COMMITS);
-    python.run(&format!("first({file:?})"));
+    python.run(&format!("first({})", literal(&file)));
     let known = RwLock::new(vec![("v000".to_owned(), python.contents(&file, "v000"))]);
     let mount = Mount::new(&file, &[]);
 
@@ -308,7 +308,7 @@ fn nobody_who_reads_notices_200_commits() {
         scope.spawn(|| readers.list());
         for number in 1..COUNT {
             let name = format!("v{number:03}");
-            python.run(&format!("commit({file:?}, {number})"));
+            python.run(&format!("commit({}, {number})", literal(&file)));
             let committed = Instant::now();
             wait_until(&name, SEEN, || is_seen(&mount, &name));
             assert_eq!(current(&mount), name);
@@ -346,7 +346,10 @@ impl Live {
         let mut python = Interpreter::new();
         let file = python.scratch().join("live.h5");
         python.run(SMALL);
-        python.run(&format!("FILE = {file:?}; make(FILE, {versions})"));
+        python.run(&format!(
+            "FILE = {}; make(FILE, {versions})",
+            literal(&file)
+        ));
         let contents = (0..versions)
             .map(|number| {
                 let name = format!("r{number}");
@@ -581,7 +584,8 @@ fn a_version_made_anew_in_one_session_is_the_new_one() {
 fn a_file_that_is_replaced_is_never_mixed_with_the_new_one() {
     let mut live = Live::new(4);
     let other = live.python.scratch().join("other.h5");
-    live.python.run(&format!("make({other:?}, 4, sign=-1)"));
+    live.python
+        .run(&format!("make({}, 4, sign=-1)", literal(&other)));
     let names = ["r0", "r1", "r2", "r3"];
     let contents_of_other: Vec<Contents> = names
         .iter()

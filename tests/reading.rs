@@ -10,7 +10,7 @@ use std::process::{Command, Stdio};
 use std::sync::OnceLock;
 use std::thread;
 
-use common::{Interpreter, Mount, Random, made, run, run_python};
+use common::{Interpreter, Mount, Random, literal, made, run, run_python};
 use rustix::fs::{Advice, fadvise};
 use serde_json::Value;
 
@@ -49,7 +49,7 @@ fn truth() -> &'static Truth {
             fs::create_dir(folder).unwrap();
             let file = folder.join("reading.h5");
             let mut python = Interpreter::new();
-            let hashes = python.run(&format!("FILE = {file:?}\n{MAKE}"));
+            let hashes = python.run(&format!("FILE = {}\n{MAKE}", literal(&file)));
             for (version, datasets) in hashes.as_object().unwrap() {
                 for (path, bytes) in python.load(datasets) {
                     fs::write(folder.join(format!("{version}-{path}")), bytes).unwrap();

@@ -339,7 +339,8 @@ pub fn made(name: &str, sources: &[&str], make: impl FnOnce(&Path)) -> PathBuf {
         hash_scripts(&tests().join(source), &mut hash);
     }
     let digest = hash.finalize();
-    let key: String = digest[..8].iter().map(|b| format!("{b:02x}")).collect();
+    let key = u64::from_le_bytes(*digest.first_chunk().unwrap());
+    let key = format!("{key:016x}");
 
     let directory = Path::new(env!("CARGO_TARGET_TMPDIR")).join("made");
     fs::create_dir_all(&directory).unwrap();
@@ -386,6 +387,11 @@ fn remove(path: &Path) {
     } else if path.exists() {
         fs::remove_file(path).unwrap();
     }
+}
+
+/// A path as Python writes it.
+pub fn literal(path: &Path) -> String {
+    format!("{:?}", path.to_str().unwrap())
 }
 
 /// A Python with versioned-hdf5 that runs what it is told, until this value is dropped; `tests/interpreter.py` says what it offers.
@@ -448,7 +454,7 @@ impl Interpreter {
     /// The bytes of every dataset of a version, as h5py reads them.
     #[track_caller]
     pub fn contents(&mut self, file: &Path, version: &str) -> Contents {
-        let code = format!("result = contents({file:?}, {version:?})");
+        let code = format!("result = contents({}, {version:?})", literal(file));
         let hashes = self.run(&code);
         self.load(&hashes)
     }
@@ -468,7 +474,7 @@ impl Interpreter {
     /// Holds all that `mount` shows of `file` against the truth, as `tests/fixtures/judge.py` does.
     #[track_caller]
     pub fn judge(&mut self, file: &Path, mount: &Mount) {
-        let manifest = self.run(&format!("result = write_manifest({file:?})"));
+        let manifest = self.run(&format!("result = write_manifest({})", literal(file)));
         let mut judge = script("fixtures/judge.py");
         judge
             .arg(mount.path())
