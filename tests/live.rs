@@ -275,7 +275,7 @@ def commit(path, number):
                 text[number % 200] = f"changed in\n{number}"
 "#;
 
-/// (a) of the issue's eighth point: 200 versions by Python while everything is read.
+/// 200 versions by Python while everything is read.
 #[test]
 fn nobody_who_reads_notices_200_commits() {
     const COUNT: usize = 200;
