@@ -9,9 +9,9 @@
 use std::sync::Arc;
 
 use super::StoreError;
+use super::file_state::FileState;
 use super::history::VersionKey;
 use super::region::ChunkGrid;
-use super::snapshot::FileState;
 use crate::h5::library::ObjectName;
 use crate::h5::{DatasetHeader, H5Error};
 
@@ -146,8 +146,7 @@ impl ByLibrary {
 
     fn read_box(&self, start: &[u64], extent: &[u64]) -> Result<Vec<u8>, StoreError> {
         self.file
-            .library()?
-            .read_elements(ObjectName::Path(&self.object), start, extent)
+            .ask_library(|file| file.read_elements(ObjectName::Path(&self.object), start, extent))
             .map_err(|error: H5Error| StoreError::Object {
                 version: self.version.to_vec(),
                 object: self.path.to_vec(),

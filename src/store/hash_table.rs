@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use super::StoreError;
 use super::chunk_hash::ChunkHash;
+use super::file_state::{FileState, new_epoch};
 use super::history::integer_of;
 use super::raw_data::RawData;
-use super::snapshot::{FileState, new_epoch};
 use crate::h5::{self, Address, ByteOrder, Class, Datatype, Member, ObjectHeader};
 
 /// What the table says of one stored chunk.

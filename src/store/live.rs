@@ -25,8 +25,9 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use arc_swap::ArcSwap;
 
 use super::dataset::{Dataset, Shared};
+use super::file_state::FileState;
 use super::history::{VersionIndex, VersionKey};
-use super::snapshot::{FileState, Snapshot};
+use super::snapshot::Snapshot;
 use super::{StoreError, writers};
 use crate::source::{Identity, LocalFile};
 

@@ -8,8 +8,8 @@ use super::StoreError;
 use super::attributes::HeapValues;
 use super::cache::ChunkKey;
 use super::dataset::{Elements, Shared};
+use super::file_state::{FileState, Kept, new_epoch};
 use super::json::ValueError;
-use super::snapshot::{FileState, Kept, new_epoch};
 use super::text;
 use crate::h5::{DatasetHeader, Datatype};
 

@@ -1,22 +1,21 @@
 //! One state of the file, immutable: what is read of it is kept, and requests share it without a lock held between them.
 
-use std::collections::{BTreeMap, HashMap};
-use std::path::{Path, PathBuf};
-use std::rc::Rc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::collections::HashMap;
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use quick_cache::Weighter;
 use quick_cache::sync::Cache;
 
 use super::dataset::{Dataset, Shared};
+use super::file_state::{FileState, Kept, new_epoch};
 use super::hash_table::HashTable;
 use super::history::{History, VersionIndex, VersionKey};
 use super::raw_data::RawData;
+use super::raw_places::RawPlaces;
 use super::sharing::{ClassId, Sharing};
-use super::tree::{Child, ChildKind, Line, VersionTree, WalkBudget};
+use super::tree::{Child, ChildKind, VersionTree};
 use super::{AttributeText, StoreError, attributes};
-use crate::h5::library::LibraryFile;
 use crate::h5::{self, Address, H5Error, H5File, LinkTarget, MetaReader, ObjectHeader, ObjectKind};
 use crate::source::{Identity, LocalFile, Source};
 
@@ -24,152 +23,6 @@ use crate::source::{Identity, LocalFile, Source};
 const KEPT_TREE_OBJECTS: u64 = 100_000;
 /// Datasets that are kept ready to be read.
 const KEPT_DATASETS: usize = 1024;
-
-/// Epochs are never used twice in a process.
-static NEXT_EPOCH: AtomicU64 = AtomicU64::new(1);
-
-/// A number that no other raw data or rendered dataset has.
-pub(crate) fn new_epoch() -> u64 {
-    NEXT_EPOCH.fetch_add(1, Ordering::Relaxed)
-}
-
-/// The open file in one state.
-#[derive(Debug)]
-pub(crate) struct FileState {
-    /// Where it is.
-    pub(crate) path: PathBuf,
-    /// Its bytes.
-    pub(crate) source: Arc<LocalFile>,
-    /// Its superblock.
-    pub(crate) h5: H5File,
-    /// Which state.
-    pub(crate) identity: Identity,
-    library: OnceLock<Result<LibraryFile, H5Error>>,
-    /// See [`FileState::is_complete`].
-    complete: AtomicBool,
-}
-
-/// Something that is read once, and kept only if the file did not change while it was read.
-#[derive(Debug)]
-pub(crate) struct Kept<T> {
-    value: OnceLock<Result<T, StoreError>>,
-    reading: Mutex<()>,
-}
-
-impl<T> Default for Kept<T> {
-    fn default() -> Self {
-        Self {
-            value: OnceLock::new(),
-            reading: Mutex::default(),
-        }
-    }
-}
-
-impl<T> Kept<T> {
-    /// What is kept, or else what `read` finds in `file`.
-    ///
-    /// # Errors
-    /// Those of `read`; [`StoreError::Unsettled`].
-    pub(crate) fn get_or_read(
-        &self,
-        file: &FileState,
-        read: impl FnOnce() -> Result<T, StoreError>,
-    ) -> Result<&T, StoreError> {
-        if self.value.get().is_none() {
-            let _one_reader = self.reading.lock().unwrap_or_else(PoisonError::into_inner);
-            if self.value.get().is_none() {
-                let found = file.settled(|| Ok(read()))?;
-                self.value.get_or_init(|| found);
-            }
-        }
-        match self.value.get() {
-            Some(Ok(value)) => Ok(value),
-            Some(Err(error)) => Err(error.clone()),
-            None => Err(file.unsettled()),
-        }
-    }
-}
-
-impl<T> Kept<T> {
-    /// What is kept, if it is sound.
-    pub(crate) fn get(&self) -> Option<&T> {
-        self.value.get()?.as_ref().ok()
-    }
-}
-
-impl FileState {
-    /// What `read` finds in the file, if that is still in this state afterwards: whatever is kept for later must have
-    /// passed through here.
-    ///
-    /// # Errors
-    /// Those of `read`; [`StoreError::Unsettled`].
-    pub(crate) fn settled<T>(
-        &self,
-        read: impl FnOnce() -> Result<T, StoreError>,
-    ) -> Result<T, StoreError> {
-        let found = read();
-        if self.is_unchanged() {
-            found
-        } else {
-            Err(self.unsettled())
-        }
-    }
-
-    /// Whether no other program had the file open for writing in this state. One that has may keep in its memory what the
-    /// metadata says already; then chunks are believed by their hashes alone.
-    pub(crate) fn is_complete(&self) -> bool {
-        self.complete.load(Ordering::Acquire)
-    }
-
-    /// To be called once no other program has had the file open for writing, and then it is still in this state.
-    pub(crate) fn set_complete(&self) {
-        self.complete.store(true, Ordering::Release);
-    }
-
-    pub(crate) fn unsettled(&self) -> StoreError {
-        StoreError::Unsettled {
-            path: self.path.clone(),
-        }
-    }
-
-    /// The file in the hands of the C library, for what is not decoded here.
-    pub(crate) fn library(&self) -> Result<&LibraryFile, StoreError> {
-        self.library
-            .get_or_init(|| LibraryFile::open(&self.path))
-            .as_ref()
-            .map_err(|error| StoreError::Damaged {
-                path: self.path.clone(),
-                error: error.clone(),
-            })
-    }
-
-    /// Whether the file is still in this state. One that was deleted, or replaced by another, is: whoever did that changed the
-    /// time of its inode, but no byte.
-    pub(crate) fn is_unchanged(&self) -> bool {
-        let Ok(now) = self.source.identity() else {
-            return false;
-        };
-        now == self.identity
-            || now.link_count == 0
-                && (now.len_bytes, now.mtime_ns)
-                    == (self.identity.len_bytes, self.identity.mtime_ns)
-    }
-}
-
-/// Where the raw data of a dataset path is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct RawPlace {
-    raw_data: Address,
-    hash_table: Option<Address>,
-}
-
-/// Where all raw data is.
-#[derive(Debug, Default)]
-struct RawPlaces {
-    found: BTreeMap<Arc<[u8]>, RawPlace>,
-    /// Below these paths there may be more: what leads there is damaged.
-    damaged: BTreeMap<Vec<u8>, H5Error>,
-}
 
 #[derive(Debug, Clone)]
 struct ByObjects;
@@ -236,14 +89,7 @@ impl Snapshot {
         let history = History::read(&h5, versions).map_err(damaged)?;
         let raw_places = RawPlaces::read(&reader, data).map_err(damaged)?;
         Ok(Self {
-            file: Arc::new(FileState {
-                path: path.to_owned(),
-                source,
-                h5,
-                identity,
-                library: OnceLock::new(),
-                complete: AtomicBool::new(false),
-            }),
+            file: Arc::new(FileState::new(path, source, h5, identity)),
             history,
             raw_places,
             epochs: Mutex::default(),
@@ -344,7 +190,7 @@ impl Snapshot {
     /// The same, if it was read already.
     #[must_use]
     pub fn sharing_if_known(&self) -> Option<&Sharing> {
-        self.sharing.value.get()?.as_ref().ok()
+        self.sharing.get()
     }
 
     /// All versions that share the dataset at `path` of a version, that one among them, as far as it was found out already.
@@ -541,86 +387,4 @@ fn group_in(reader: &MetaReader, group: Address, name: &[u8]) -> Result<Option<A
     };
     let header = ObjectHeader::read(reader, address)?;
     Ok((header.kind()? == ObjectKind::Group).then_some(address))
-}
-
-impl RawPlaces {
-    /// Every `PATH/raw_data` below `/_version_data`, but for `versions`.
-    ///
-    /// # Errors
-    /// Where `/_version_data` itself cannot be listed, or more links are met than the file can hold.
-    fn read(reader: &MetaReader, data: Address) -> Result<Self, H5Error> {
-        let mut places = Self::default();
-        let mut budget = WalkBudget::new(reader);
-        let mut pending: Vec<(Vec<u8>, Address, Rc<Line>)> =
-            vec![(Vec::new(), data, Line::begin(data))];
-        while let Some((path, group, line)) = pending.pop() {
-            let links = match h5::links(reader, group) {
-                Ok(links) => links,
-                Err(error) if path.is_empty() => return Err(error),
-                Err(error) => {
-                    places.damaged.insert(path, error);
-                    continue;
-                }
-            };
-            let hard = |wanted: &[u8]| {
-                links.iter().find_map(|link| match link.target {
-                    LinkTarget::Hard(address) if link.name == wanted => Some(address),
-                    _ => None,
-                })
-            };
-            if let Some(raw_data) = hard(b"raw_data").filter(|_| !path.is_empty()) {
-                let hash_table = hard(b"hash_table");
-                places.found.insert(
-                    Arc::from(path.as_slice()),
-                    RawPlace {
-                        raw_data,
-                        hash_table,
-                    },
-                );
-            }
-            for link in &links {
-                let LinkTarget::Hard(address) = link.target else {
-                    continue;
-                };
-                if path.is_empty() && link.name == b"versions" {
-                    continue;
-                }
-                let mut child = path.clone();
-                if !child.is_empty() {
-                    child.push(b'/');
-                }
-                child.extend_from_slice(&link.name);
-                budget.spend(child.len(), group)?;
-                let below = ObjectHeader::read(reader, address)
-                    .and_then(|header| header.kind())
-                    .and_then(|kind| {
-                        let is_group = kind == ObjectKind::Group;
-                        is_group.then(|| line.down_to(address)).transpose()
-                    });
-                match below {
-                    Ok(Some(line)) => pending.push((child, address, line)),
-                    Ok(None) => {}
-                    Err(error) => {
-                        places.damaged.insert(child, error);
-                    }
-                }
-            }
-        }
-        for (path, error) in &places.damaged {
-            log::error!("/_version_data/{}: {error}", path.escape_ascii());
-        }
-        Ok(places)
-    }
-
-    fn find(&self, path: &[u8]) -> Option<&RawPlace> {
-        self.found.get(path)
-    }
-
-    /// What is wrong with the group at `path`, or with one that leads to it.
-    fn damage_above(&self, path: &[u8]) -> Option<&H5Error> {
-        let slashes = path.iter().enumerate().filter(|(_, byte)| **byte == b'/');
-        let ends = slashes.map(|(end, _)| end).chain([path.len()]);
-        ends.into_iter()
-            .find_map(|end| self.damaged.get(&path[..end]))
-    }
 }
