@@ -27,16 +27,21 @@ pub(crate) struct Chunked {
     raw_data: Option<Arc<RawData>>,
     /// One element of fill value; `None` for zeros.
     fill: Option<Vec<u8>>,
+    /// All that is mapped was in the file before a program that holds it for writing now opened it.
+    was_complete: bool,
 }
 
 impl Chunked {
-    /// `None` where shape, chunk shape and map do not fit together.
+    /// `None` where shape, chunk shape and map do not fit together. `was_complete`: see [`Snapshot::was_complete`].
+    ///
+    /// [`Snapshot::was_complete`]: super::snapshot::Snapshot::was_complete
     pub(crate) fn new(
         shared: Arc<Shared>,
         header: &DatasetHeader,
         chunk_shape: &[u64],
         map: ChunkMap,
         raw_data: Option<Arc<RawData>>,
+        was_complete: bool,
     ) -> Option<Self> {
         let grid = ChunkGrid::new(
             header.dataspace.shape(),
@@ -61,6 +66,7 @@ impl Chunked {
             map,
             raw_data,
             fill,
+            was_complete,
         })
     }
 
@@ -99,7 +105,11 @@ impl Chunked {
         let proof = match &self.raw_data {
             Some(raw_data) => {
                 raw_data.read_hashes_ahead(&self.shared.workers);
-                raw_data.usual_proof()
+                if self.was_complete {
+                    Proof::State
+                } else {
+                    raw_data.usual_proof()
+                }
             }
             None => Proof::State,
         };

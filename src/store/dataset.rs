@@ -79,7 +79,7 @@ enum Content {
 #[derive(Debug)]
 pub(crate) enum Elements {
     /// In the chunks of raw data.
-    Chunked(Chunked),
+    Chunked(Box<Chunked>),
     /// In the object itself: not a form that versioned-hdf5 makes today, but a legal one for what is small or empty.
     Inline(Vec<u8>),
     /// In a form that only the C library reads.
@@ -90,6 +90,7 @@ pub(crate) enum Elements {
 struct Opening<'o> {
     snapshot: &'o Snapshot,
     shared: &'o Arc<Shared>,
+    version: VersionIndex,
     key: VersionKey,
     child: &'o Child,
     reader: MetaReader,
@@ -103,12 +104,8 @@ impl Opening<'_> {
     }
 
     /// The raw data of its own path, or, for a dataset that was given another name, that which its mappings name.
-    fn raw_data(
-        &self,
-        version: VersionIndex,
-        header: &DatasetHeader,
-    ) -> Result<Option<Arc<RawData>>, StoreError> {
-        let own = self.snapshot.raw_data(version, &self.child.path)?;
+    fn raw_data(&self, header: &DatasetHeader) -> Result<Option<Arc<RawData>>, StoreError> {
+        let own = self.snapshot.raw_data(self.version, &self.child.path)?;
         let Layout::Virtual {
             heap_address,
             heap_index,
@@ -126,7 +123,7 @@ impl Opening<'_> {
         let Some(path) = source.and_then(dataset_of_raw_data) else {
             return Ok(None);
         };
-        self.snapshot.raw_data(version, &Arc::from(path))
+        self.snapshot.raw_data(self.version, &Arc::from(path))
     }
 
     /// Where the elements are, which take `len_bytes` in all.
@@ -183,11 +180,17 @@ impl Opening<'_> {
                 Err(self.inconsistent("its raw_data is missing"))
             }
             (MappingForm::Chunked(map), raw_data) => {
-                Chunked::new(self.shared.clone(), header, &chunk_shape, map, raw_data)
-                    .map(Elements::Chunked)
-                    .ok_or_else(|| {
-                        self.inconsistent("its shape and its chunks do not fit together")
-                    })
+                let was_complete = self.snapshot.was_complete(self.version, &self.child.path);
+                Chunked::new(
+                    self.shared.clone(),
+                    header,
+                    &chunk_shape,
+                    map,
+                    raw_data,
+                    was_complete,
+                )
+                .map(|chunked| Elements::Chunked(Box::new(chunked)))
+                .ok_or_else(|| self.inconsistent("its shape and its chunks do not fit together"))
             }
             (MappingForm::Irregular(_), None) => Err(self.inconsistent("its raw_data is missing")),
             (MappingForm::Irregular(mappings), Some(raw_data)) => {
@@ -252,6 +255,7 @@ impl Dataset {
         let opening = Opening {
             snapshot,
             shared,
+            version,
             key: snapshot.history().version(version).key.clone(),
             child,
             reader: snapshot.file.h5.reader(),
@@ -265,7 +269,7 @@ impl Dataset {
             .filter(|&bytes| element_bytes > 0 && i64::try_from(bytes).is_ok())
             .ok_or_else(|| opening.inconsistent("it is longer than a file can be"))?;
         opening.check_pointers(&header, len_bytes / element_bytes)?;
-        let raw_data = opening.raw_data(version, &header)?;
+        let raw_data = opening.raw_data(&header)?;
         let (chunk_shape, filters) = match &raw_data {
             Some(raw_data) => (
                 raw_data.chunk_shape.clone(),

@@ -1,8 +1,8 @@
 //! One state of the file, immutable: what is read of it is kept, and requests share it without a lock held between them.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use quick_cache::Weighter;
 use quick_cache::sync::Cache;
@@ -42,6 +42,8 @@ pub struct Snapshot {
     /// Epochs of raw data that were valid in the state before and still are.
     epochs: Mutex<HashMap<Arc<[u8]>, u64>>,
     raw_data: Mutex<HashMap<Arc<[u8]>, Arc<RawData>>>,
+    /// Versions of the last complete state before this one, if this one only adds to it.
+    complete_versions: OnceLock<Arc<HashSet<VersionKey>>>,
     /// Hash tables of the last complete state before, as far as they were read in it.
     hash_tables: Mutex<HashMap<Arc<[u8]>, Arc<HashTable>>>,
     trees: Cache<VersionIndex, Arc<VersionTree>, ByObjects>,
@@ -94,6 +96,7 @@ impl Snapshot {
             raw_places,
             epochs: Mutex::default(),
             raw_data: Mutex::default(),
+            complete_versions: OnceLock::new(),
             hash_tables: Mutex::default(),
             trees: Cache::with_weighter(1024, KEPT_TREE_OBJECTS, ByObjects),
             sharing: Kept::default(),
@@ -138,6 +141,15 @@ impl Snapshot {
 
     /// Takes over from `old`, which it [`extends`](Self::extends), what needs not be read again.
     pub(crate) fn inherit(&self, old: &Self) {
+        let complete = if old.file.is_complete() {
+            let all = old.history.iter().map(|(_, version)| version.key.clone());
+            Some(Arc::new(all.collect()))
+        } else {
+            old.complete_versions.get().cloned()
+        };
+        if let Some(complete) = complete {
+            self.complete_versions.get_or_init(|| complete);
+        }
         let mut hash_tables = old
             .hash_tables
             .lock()
@@ -164,6 +176,19 @@ impl Snapshot {
             .lock()
             .unwrap_or_else(PoisonError::into_inner) = hash_tables;
         *self.epochs.lock().unwrap_or_else(PoisonError::into_inner) = epochs;
+    }
+
+    /// Whether all that the dataset at `path` of a version maps was in the file before a program that holds it for writing
+    /// in this state opened it: so it is where this content was already in a complete state which this one only adds to.
+    pub(crate) fn was_complete(&self, version: VersionIndex, path: &[u8]) -> bool {
+        let origin = self.sharing().ok().and_then(|sharing| {
+            let class = sharing.class_of(version, path)?;
+            Some(sharing.class(class).origin)
+        });
+        let key = &self.history.version(origin.unwrap_or(version)).key;
+        self.complete_versions
+            .get()
+            .is_some_and(|complete| complete.contains(key))
     }
 
     /// The versions.
