@@ -745,3 +745,36 @@ fn current_moves_when_python_sets_it() {
         Err(Errno::NOENT)
     );
 }
+
+/// Older releases wrote wrong hashes, and some types have none. What was in the file before Python opened it needs none.
+#[test]
+fn what_no_hash_proves_is_read_on_while_python_holds_the_file() {
+    let mut python = Interpreter::new();
+    let file = python.scratch().join("unhashed.h5");
+    let path = literal(&file);
+    python.run(&format!(
+        "
+with version({path}, 'r0') as group:
+    group.create_dataset('old', data=np.arange(5000), chunks=(100,))
+    group.create_dataset('x', data=np.arange(10.0))
+with h5py.File({path}, 'r+') as file:
+    table = file['_version_data/old/hash_table']
+    rows = table[()]
+    rows['hash'] = 0
+    table[()] = rows"
+    ));
+    let old = python.contents(&file, "r0");
+    let mount = Mount::new(&file, &[]);
+    python.run(&format!(
+        "
+file = h5py.File({path}, 'r+')
+with VersionedHDF5File(file).stage_version('r1') as group:
+    group['x'][0] = 5
+file.flush()"
+    ));
+    wait_until("r1", Duration::from_secs(30), || {
+        versions(&mount).join("r1").exists()
+    });
+    assert_shows(&mount, "r0", &old);
+    python.run("file.close()");
+}
