@@ -8,7 +8,6 @@ pub mod background;
 mod error;
 mod invalidate;
 mod kernel_mount;
-mod latency;
 pub mod mount_point;
 mod mount_table;
 mod reads;

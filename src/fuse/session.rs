@@ -27,7 +27,7 @@ use signal_hook::iterator::Signals;
 
 use super::adapter::Adapter;
 use super::mount_table::{mount_at, read_mounts};
-use super::{MountError, invalidate, kernel_mount, latency};
+use super::{MountError, invalidate, kernel_mount};
 use crate::fs::Vfs;
 
 /// Event loops that no read ever occupies.
@@ -153,7 +153,6 @@ fn start_loops(
     thread::Builder::new()
         .name("session".into())
         .spawn(move || {
-            latency::prefer_short_slices();
             let ended = session.run();
             // Nobody listens any more where the process is about to end.
             let _ = sender.send(Event::LoopsEnded(ended));
