@@ -12,8 +12,8 @@ use super::json::{self, ValueError};
 use super::{StoreError, names};
 use crate::h5::mapping;
 use crate::h5::{
-    self, Address, Attribute, DatasetHeader, H5Error, Layout, LinkTarget, MetaReader, ObjectHeader,
-    ObjectKind,
+    self, Address, Attribute, DatasetHeader, Dataspace, H5Error, Layout, LinkTarget, MetaReader,
+    ObjectHeader, ObjectKind,
 };
 
 /// Deeper groups than any tool can walk are taken as damage.
@@ -346,10 +346,7 @@ fn read_signature(
 
     let mut hash = Sha256::new();
     add(&mut hash, &dataset.datatype_bytes);
-    add(
-        &mut hash,
-        format!("{:?}", dataset.dataspace.shape()).as_bytes(),
-    );
+    add_extent(&mut hash, &dataset.dataspace);
     add(&mut hash, dataset.fill_value.as_deref().unwrap_or_default());
     for attribute in &attributes {
         add_attribute(&mut hash, heap, header.address(), attribute)?;
@@ -407,7 +404,7 @@ fn add_attribute(
 ) -> Result<(), H5Error> {
     add(hash, &attribute.name);
     add(hash, &attribute.datatype_bytes);
-    add(hash, format!("{:?}", attribute.dataspace).as_bytes());
+    add_extent(hash, &attribute.dataspace);
     if attribute.datatype.contains_pointers() {
         // Two copies of the same text lie at different places.
         let text = json::attribute_text(
@@ -431,6 +428,20 @@ fn add_attribute(
         add(hash, &attribute.data);
     }
     Ok(())
+}
+
+/// Adds the shape, and whether there is one; how far an axis may grow is no part of the content.
+fn add_extent(hash: &mut Sha256, extent: &Dataspace) {
+    let kind: &[u8] = match extent {
+        Dataspace::Null => b"null",
+        Dataspace::Scalar => b"scalar",
+        Dataspace::Simple { .. } => b"simple",
+    };
+    add(hash, kind);
+    hash.update((extent.shape().len() as u64).to_le_bytes());
+    for axis in extent.shape() {
+        hash.update(axis.to_le_bytes());
+    }
 }
 
 /// Adds a part with its length, so that no two lists of parts hash alike.
