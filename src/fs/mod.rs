@@ -321,11 +321,11 @@ impl Vfs {
             Node::Group { version, path } => self.ask(|snapshot| {
                 let index = version_index(snapshot, &version)?;
                 let attributes = snapshot.attributes(index, &path)?;
-                if path.is_empty() {
-                    Ok(Xattrs::of_version(snapshot, index, attributes)?)
+                Ok(if path.is_empty() {
+                    Xattrs::of_version(snapshot, index, attributes)
                 } else {
-                    Ok(Xattrs::of_group(attributes))
-                }
+                    Xattrs::of_group(attributes)
+                })
             }),
             Node::Dataset { origin, path } => self.ask(|snapshot| {
                 let attributes = snapshot.attributes(version_index(snapshot, &origin)?, &path)?;

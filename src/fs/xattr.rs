@@ -47,17 +47,16 @@ impl Xattrs {
     pub(crate) fn of_version(
         snapshot: &Snapshot,
         version: VersionIndex,
-        attributes: Vec<AttributeText>,
-    ) -> Result<Self, StoreError> {
+        mut attributes: Vec<AttributeText>,
+    ) -> Self {
+        // First, so that there is room for it however many the user has.
+        attributes.sort_by_key(|attribute| attribute.name != b"timestamp");
         let mut structural = Vec::new();
-        if let Some(timestamp) = snapshot.timestamp_text(version)? {
-            structural.push((b"timestamp".to_vec(), timestamp));
-        }
         if let Some(parent) = snapshot.history().version(version).parent {
             let name = snapshot.history().version(parent).key.name.to_vec();
             structural.push((b"prev_version".to_vec(), name));
         }
-        Ok(Self::new(structural, attributes))
+        Self::new(structural, attributes)
     }
 
     /// Of a dataset.

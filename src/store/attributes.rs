@@ -9,7 +9,7 @@ use crate::h5::{self, Address, H5Error, MetaReader, ObjectHeader};
 /// Attributes with which the format describes itself; they are not shown.
 const BOOKKEEPING: [&[u8]; 2] = [b"raw_data", b"chunks"];
 /// On a version's own group.
-const VERSION_BOOKKEEPING: [&[u8]; 3] = [b"committed", b"prev_version", b"timestamp"];
+const VERSION_BOOKKEEPING: [&[u8]; 2] = [b"committed", b"prev_version"];
 
 /// How much of the heap is kept while values are read from it.
 const KEPT_HEAP_BYTES: u64 = 4 << 20;
@@ -20,7 +20,7 @@ pub(super) fn is_bookkeeping(name: &[u8]) -> bool {
     BOOKKEEPING.contains(&name)
 }
 
-/// Whether an attribute of a version's own group belongs to the format and not to the user.
+/// Whether an attribute of a version's own group belongs to the format and is not shown as it is.
 #[must_use]
 pub(super) fn is_version_bookkeeping(name: &[u8]) -> bool {
     VERSION_BOOKKEEPING.contains(&name)

@@ -184,14 +184,6 @@ impl VersionedFile {
         })
     }
 
-    /// What the dataset at `path` of a version is.
-    ///
-    /// # Errors
-    /// As for [`VersionedFile::open_dataset`].
-    pub fn dataset(&self, version: &VersionKey, path: &[u8]) -> Result<Arc<Dataset>, StoreError> {
-        Ok(self.find(version, path)?.dataset)
-    }
-
     /// The dataset at `path` of a version in one state of the file: to be called within [`VersionedFile::ask`].
     ///
     /// # Errors

@@ -314,22 +314,6 @@ impl Snapshot {
         Ok(found)
     }
 
-    /// The version's timestamp as the file has it.
-    ///
-    /// # Errors
-    /// Damage of the version's group.
-    pub fn timestamp_text(&self, version: VersionIndex) -> Result<Option<Vec<u8>>, StoreError> {
-        let found = attributes::read_attributes(
-            &self.file.h5.reader(),
-            self.history.version(version).group,
-        )
-        .map_err(|error| self.object_error(version, b"", error))?;
-        Ok(found
-            .into_iter()
-            .find(|attribute| attribute.name == b"timestamp")
-            .and_then(|attribute| attribute.value.ok()))
-    }
-
     /// The raw data of the dataset at `path`; `None` where the file has none.
     ///
     /// # Errors
