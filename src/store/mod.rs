@@ -8,6 +8,8 @@ mod by_library;
 mod cache;
 mod chunk_hash;
 mod chunked;
+mod commit;
+mod commit_error;
 mod dataset;
 mod error;
 mod file_state;
@@ -15,6 +17,7 @@ mod hash_table;
 mod history;
 mod live;
 mod names;
+mod new_version;
 mod raw_data;
 mod raw_places;
 mod region;
@@ -25,6 +28,7 @@ pub mod time;
 mod tree;
 mod writers;
 
+pub mod description;
 pub mod dtype;
 pub mod json;
 pub mod text;
@@ -34,12 +38,17 @@ mod type_samples;
 
 pub use attributes::AttributeText;
 pub use chunk_hash::HashError;
+pub use commit_error::CommitError;
 pub use dataset::Dataset;
 pub use error::StoreError;
 pub use history::{History, Version, VersionIndex, VersionKey};
 pub use live::{OpenDataset, StoreOptions, VersionedFile};
 pub use names::NAME_MAX_BYTES;
 pub(crate) use names::shown_forms;
+pub use new_version::{
+    AttributeChange, CommitFailure, CommitReport, Description, NewContent, NewObject, NewVersion,
+    StagedBytes, StagedReadError, WrittenDataset,
+};
 pub use sharing::{Class, ClassId, Sharing};
 pub use snapshot::Snapshot;
 pub use tree::{Child, ChildKind, Signature, VersionTree};
