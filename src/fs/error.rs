@@ -3,6 +3,7 @@
 use libc::c_int;
 use log::Level;
 
+use super::ControlError;
 use crate::codec::CodecError;
 use crate::h5::H5Error;
 use crate::store::StoreError;
@@ -26,6 +27,21 @@ pub enum FsError {
     /// Committed versions are never changed.
     #[error("committed versions are read-only")]
     ReadOnly,
+    /// Not something that can be done to a file of this kind.
+    #[error("operation not permitted")]
+    NotPermitted,
+    /// The file cannot be opened or used like this.
+    #[error("permission denied")]
+    AccessDenied,
+    /// The name is taken.
+    #[error("the file or directory exists")]
+    Exists,
+    /// The file is closed, or was opened for something else.
+    #[error("the file is not open for this")]
+    BadHandle,
+    /// What was written to a control file is not understood.
+    #[error(transparent)]
+    Control(#[from] ControlError),
     /// No extended attribute of that name.
     #[error("no such attribute")]
     NoAttribute,
@@ -59,10 +75,14 @@ impl FsError {
             Self::NotADirectory => libc::ENOTDIR,
             Self::IsADirectory => libc::EISDIR,
             Self::ReadOnly => libc::EROFS,
+            Self::NotPermitted => libc::EPERM,
+            Self::AccessDenied => libc::EACCES,
+            Self::Exists => libc::EEXIST,
+            Self::BadHandle => libc::EBADF,
             Self::NoAttribute => libc::ENODATA,
             Self::AttributeTooBig => libc::E2BIG,
             Self::NotSupported => libc::ENOTSUP,
-            Self::Invalid => libc::EINVAL,
+            Self::Invalid | Self::Control(_) => libc::EINVAL,
             Self::NoSuchOffset => libc::ENXIO,
             Self::Io(error) => error.raw_os_error().unwrap_or(libc::EIO),
             Self::Store(error) => match error {
