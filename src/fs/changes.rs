@@ -15,13 +15,16 @@ use super::{
     Attr, AttrChange, Created, Entry, FsError, Handle, HandleId, Ino, Kind, NewTime, Opened, Vfs,
     entry, staged, user_attribute,
 };
-use crate::staging::{Allocation, CommitRequest, NodeId, RenameMode, XattrMode};
+use crate::staging::{Allocate, CommitRequest, NodeId, RenameMode, SetMode};
 
 /// How much one request copies from file to file: enough that the request itself costs nothing, and little enough that nobody
 /// waits long for a thread.
 const COPY_MAX_BYTES: u64 = 64 << 20;
 /// How much of it is in memory at a time.
 const COPY_STEP_BYTES: usize = 1 << 20;
+
+/// The attribute that sets a file's length.
+const SHAPE: &[u8] = b"h5.shape";
 
 /// Where a name is or is to be: a directory and the name in it.
 pub type Place<'a> = (Ino, &'a OsStr);
@@ -67,7 +70,7 @@ impl Vfs {
         }
         let name = free_name(group, name)?;
         let id = self.staging()?.create(group, name)?;
-        self.new_entry(Node::StagedFile(id))
+        self.new_entry(&Node::StagedFile(id))
     }
 
     /// Makes a directory.
@@ -78,7 +81,7 @@ impl Vfs {
         let group = self.staged_group(parent)?;
         let name = free_name(group, name)?;
         let id = self.staging()?.mkdir(group, name)?;
-        self.new_entry(Node::StagedGroup(id))
+        self.new_entry(&Node::StagedGroup(id))
     }
 
     /// Makes a file and opens it with the flags of `open(2)`; one that is there already is just opened.
@@ -94,7 +97,7 @@ impl Vfs {
             Err(FsError::NotFound) => Node::StagedFile(staging.create(group, name)?),
             found => found?,
         };
-        let entry = self.new_entry(node)?;
+        let entry = self.new_entry(&node)?;
         match self.open_file(entry.attr.ino, flags) {
             Ok(opened) => Ok(Created { entry, opened }),
             Err(error) => {
@@ -159,21 +162,38 @@ impl Vfs {
             .rename(from_group, from_name, to_group, to_name, mode)?)
     }
 
-    /// Writes `data` at `offset` and says how many bytes of it: all. What is written to a control file is an order, wherever in the
-    /// file.
+    /// Writes `data` at `offset`, or behind the last byte if `appends`, and says how many bytes of it: fewer than all where there was no
+    /// more room. What is written to a control file is an order, wherever in the file.
     ///
     /// # Errors
-    /// [`FsError::BadHandle`] for a file that is not open for writing, what keeps a commit from being made, or what the staging says.
-    pub fn write(&self, handle: HandleId, offset: u64, data: &[u8]) -> Result<u32, FsError> {
-        match self.handle(handle)? {
+    /// [`FsError::BadHandle`] for what cannot be written to, what keeps a commit from being made, or what the staging says.
+    pub fn write(
+        &self,
+        handle: HandleId,
+        offset: u64,
+        data: &[u8],
+        appends: bool,
+    ) -> Result<u32, FsError> {
+        let count = match self.handle(handle)? {
             Handle::Staged(open) => {
-                self.staging()?.write_at(&open, offset, data)?;
+                let staging = self.staging()?;
+                if appends && staging.stat(open.node())?.size_bytes != offset {
+                    // Another length was set since the kernel last looked, and what it keeps of the file is in the wrong place.
+                    let count = staging.append(&open, data)?;
+                    self.tell_stale(staged::replaced(&self.inodes, &[open.node()]));
+                    count
+                } else {
+                    staging.write_at(&open, offset, data)?
+                }
             }
-            Handle::Control(open) => self.order(open.control, data)?,
+            Handle::Control(open) => {
+                self.order(open.control, data)?;
+                data.len()
+            }
             Handle::File(..) => return Err(FsError::BadHandle),
             Handle::Directory(_) => return Err(FsError::IsADirectory),
-        }
-        u32::try_from(data.len()).map_err(|_| FsError::Invalid)
+        };
+        u32::try_from(count).map_err(|_| FsError::Invalid)
     }
 
     /// Sets an extended attribute; `flags` as `setxattr(2)` has them.
@@ -187,15 +207,20 @@ impl Vfs {
         value: &[u8],
         flags: i32,
     ) -> Result<(), FsError> {
-        let id = self.with_xattrs(ino)?;
         let name = user_attribute(name)?;
+        let id = self.with_xattrs(ino)?;
         let mode = match flags {
-            0 => XattrMode::Set,
-            libc::XATTR_CREATE => XattrMode::Create,
-            libc::XATTR_REPLACE => XattrMode::Replace,
+            0 => SetMode::Any,
+            libc::XATTR_CREATE => SetMode::Create,
+            libc::XATTR_REPLACE => SetMode::Replace,
             _ => return Err(FsError::Invalid),
         };
-        Ok(self.staging()?.setxattr(id, name, value, mode)?)
+        self.staging()?.set_attribute(id, name, value, mode)?;
+        if name == SHAPE {
+            // The length follows it.
+            self.tell_stale(staged::replaced(&self.inodes, &[id]));
+        }
+        Ok(())
     }
 
     /// Removes an extended attribute.
@@ -204,7 +229,9 @@ impl Vfs {
     /// As for [`Vfs::setxattr`].
     pub fn removexattr(&self, ino: Ino, name: &OsStr) -> Result<(), FsError> {
         let id = self.with_xattrs(ino)?;
-        Ok(self.staging()?.removexattr(id, user_attribute(name)?)?)
+        Ok(self
+            .staging()?
+            .remove_attribute(id, user_attribute(name)?)?)
     }
 
     /// Makes room, a hole or zeros; `mode` as `fallocate(2)` has it.
@@ -222,15 +249,14 @@ impl Vfs {
             return Err(FsError::BadHandle);
         };
         let keep_size = mode & libc::FALLOC_FL_KEEP_SIZE != 0;
-        let allocation = match mode & !libc::FALLOC_FL_KEEP_SIZE {
-            0 => Allocation::Reserve,
-            libc::FALLOC_FL_PUNCH_HOLE if keep_size => Allocation::Punch,
-            libc::FALLOC_FL_ZERO_RANGE => Allocation::Zero,
+        let mode = match mode & !libc::FALLOC_FL_KEEP_SIZE {
+            0 if keep_size => Allocate::Reserve,
+            0 => Allocate::Extend,
+            libc::FALLOC_FL_PUNCH_HOLE if keep_size => Allocate::PunchHole,
+            libc::FALLOC_FL_ZERO_RANGE => Allocate::ZeroRange { keep_size },
             _ => return Err(FsError::NotSupported),
         };
-        Ok(self
-            .staging()?
-            .allocate(&open, offset, len_bytes, allocation, keep_size)?)
+        Ok(self.staging()?.allocate(&open, mode, offset, len_bytes)?)
     }
 
     /// Copies bytes of any file into a staged one and says how many: fewer at the end of the file, or where there are many.
@@ -252,14 +278,14 @@ impl Vfs {
         let mut buffer = vec![0; COPY_STEP_BYTES];
         while left > 0 {
             let step = usize::try_from(left).map_or(COPY_STEP_BYTES, |left| left.min(buffer.len()));
-            let copy = || {
+            let mut copy = || {
                 let count = self.read_into(from, from_offset, &mut buffer[..step])?;
-                staging.write_at(&open, to_offset, &buffer[..count])?;
-                Ok(count as u64)
+                Ok(staging.write_at(&open, to_offset, &buffer[..count])?)
             };
             match copy() {
                 Ok(0) => break,
                 Ok(count) => {
+                    let count = count as u64;
                     copied += count;
                     left -= count;
                     from_offset += count;
@@ -352,7 +378,7 @@ impl Vfs {
                     NewTime::Now => None,
                     NewTime::At(time) => Some(instant(time)?),
                 };
-                self.commit(control::commit_at(timestamp))
+                self.commit(&control::commit_at(timestamp))
             }
             Control::Reset => self.reset(None),
             Control::Status => Err(FsError::NotPermitted),
@@ -362,13 +388,13 @@ impl Vfs {
     /// Something is written to a control file.
     fn order(&self, control: Control, text: &[u8]) -> Result<(), FsError> {
         match control {
-            Control::Commit => self.commit(control::commit_request(text)?),
+            Control::Commit => self.commit(&control::commit_request(text)?),
             Control::Reset => self.reset(control::reset_target(text)),
             Control::Status => Err(FsError::NotPermitted),
         }
     }
 
-    fn commit(&self, request: CommitRequest) -> Result<(), FsError> {
+    fn commit(&self, request: &CommitRequest) -> Result<(), FsError> {
         self.staging()?.commit(request)?;
         Ok(())
     }
@@ -377,10 +403,10 @@ impl Vfs {
         Ok(self.staging()?.reset(version)?)
     }
 
-    fn new_entry(&self, node: Node) -> Result<Entry, FsError> {
-        let attr = self.staged_attr(&node)?;
-        self.inodes.look_up(&node);
-        Ok(entry(&node, attr))
+    fn new_entry(&self, node: &Node) -> Result<Entry, FsError> {
+        let attr = self.staged_attr(node)?;
+        self.inodes.look_up(node);
+        Ok(entry(node, attr))
     }
 
     /// The staged group that `ino` is, in which alone names can be changed.

@@ -34,11 +34,9 @@ impl Listing {
 /// Whether a node is a directory, a file or a link.
 pub(crate) fn kind(node: &Node) -> Kind {
     match node {
-        Node::Root
-        | Node::Versions
-        | Node::At
-        | Node::Group { .. }
-        | Node::StagedGroup(_) => Kind::Directory,
+        Node::Root | Node::Versions | Node::At | Node::Group { .. } | Node::StagedGroup(_) => {
+            Kind::Directory
+        }
         Node::Current { .. } | Node::Time(_) => Kind::Symlink,
         Node::Dataset { .. } | Node::StagedFile(_) | Node::Control(_) | Node::Retired(_) => {
             Kind::File

@@ -30,7 +30,7 @@ pub use types::{
 };
 use xattr::Xattrs;
 
-use crate::staging::{NodeId, Staging};
+use crate::staging::Staging;
 use crate::store::{
     ChildKind, OpenDataset, Snapshot, StoreOptions, VersionIndex, VersionKey, VersionedFile, time,
 };
@@ -235,7 +235,7 @@ impl Vfs {
             Handle::File(_, open) => self
                 .file
                 .ask_dataset(&open, |dataset| dataset.seek(offset, is_hole))?,
-            Handle::Staged(open) => self.staging()?.seek(&open, offset, is_hole)?,
+            Handle::Staged(open) => return Ok(self.staging()?.seek(&open, offset, is_hole)?),
             Handle::Control(_) => return Err(FsError::Invalid),
             Handle::Directory(_) => return Err(FsError::IsADirectory),
         };
@@ -253,7 +253,8 @@ impl Vfs {
     /// As for [`Vfs::getattr`].
     pub fn open_directory(&self, ino: Ino) -> Result<HandleId, FsError> {
         let node = self.inodes.node(ino)?;
-        let listing = self.ask(|snapshot| directory::list(snapshot, self.staging.as_ref(), &node))?;
+        let listing =
+            self.ask(|snapshot| directory::list(snapshot, self.staging.as_ref(), &node))?;
         Ok(self.handles.add(Handle::Directory(Arc::new(listing))))
     }
 
@@ -336,12 +337,7 @@ impl Vfs {
         if !name.as_bytes().starts_with(b"user.") {
             return Err(FsError::NotSupported);
         }
-        match self.inodes.node(ino)? {
-            Node::StagedGroup(id) | Node::StagedFile(id) => {
-                Ok(self.staging()?.getxattr(id, user_attribute(name)?)?)
-            }
-            node => self.xattrs(&node)?.value(name.as_bytes()),
-        }
+        self.xattrs(ino)?.value(name.as_bytes())
     }
 
     /// Names of all extended attributes, each followed by a NUL.
@@ -349,10 +345,7 @@ impl Vfs {
     /// # Errors
     /// What is wrong with the file.
     pub fn listxattr(&self, ino: Ino) -> Result<Vec<u8>, FsError> {
-        match self.inodes.node(ino)? {
-            Node::StagedGroup(id) | Node::StagedFile(id) => Ok(self.staging()?.listxattr(id)?),
-            node => Ok(self.xattrs(&node)?.list()),
-        }
+        Ok(self.xattrs(ino)?.list())
     }
 
     /// Room on the file system that holds the file.
@@ -381,17 +374,20 @@ impl Vfs {
     }
 
     fn attr(&self, snapshot: &Arc<Snapshot>, node: &Node) -> Result<Attr, FsError> {
-        if matches!(node, Node::StagedGroup(_) | Node::StagedFile(_) | Node::Control(_)) {
+        if matches!(
+            node,
+            Node::StagedGroup(_) | Node::StagedFile(_) | Node::Control(_)
+        ) {
             return self.staged_attr(node);
         }
         stat::of_node(&self.file, snapshot, node, self.inodes.ino(node))
     }
 
-    fn xattrs(&self, node: &Node) -> Result<Xattrs, FsError> {
-        match node {
+    fn xattrs(&self, ino: Ino) -> Result<Xattrs, FsError> {
+        match self.inodes.node(ino)? {
             Node::Group { version, path } => self.ask(|snapshot| {
-                let index = version_index(snapshot, version)?;
-                let attributes = snapshot.attributes(index, path)?;
+                let index = version_index(snapshot, &version)?;
+                let attributes = snapshot.attributes(index, &path)?;
                 Ok(if path.is_empty() {
                     Xattrs::of_version(snapshot, index, attributes)
                 } else {
@@ -399,11 +395,14 @@ impl Vfs {
                 })
             }),
             Node::Dataset { origin, path } => self.ask(|snapshot| {
-                let index = version_index(snapshot, origin)?;
-                let attributes = snapshot.attributes(index, path)?;
-                let dataset = self.file.dataset_in(snapshot, index, path)?;
+                let index = version_index(snapshot, &origin)?;
+                let attributes = snapshot.attributes(index, &path)?;
+                let dataset = self.file.dataset_in(snapshot, index, &path)?;
                 Ok(Xattrs::of_dataset(&dataset, attributes)?)
             }),
+            Node::StagedGroup(id) | Node::StagedFile(id) => {
+                Ok(Xattrs::of_staged(self.staging()?.attributes(id)?))
+            }
             _ => Ok(Xattrs::none()),
         }
     }
@@ -414,6 +413,12 @@ impl Vfs {
             Err(FsError::Store(error)) => Err(error),
             other => Ok(other),
         })?
+    }
+
+    fn tell_stale(&self, stale: Vec<Stale>) {
+        if let Some(StaleSink(sink)) = self.on_stale.get() {
+            sink(stale);
+        }
     }
 
     fn handle(&self, id: HandleId) -> Result<Handle, FsError> {
@@ -435,6 +440,25 @@ fn user_attribute(name: &OsStr) -> Result<&[u8], FsError> {
         .ok_or(FsError::NotSupported)
 }
 
+/// The staging of `file`, with what an earlier mount left there.
+fn open_staging(
+    file: &Arc<VersionedFile>,
+    inodes: &Arc<InodeTable>,
+    on_stale: &Arc<OnceLock<StaleSink>>,
+) -> Staging {
+    let staging = Staging::new(file.clone());
+    let (inodes, on_stale) = (inodes.clone(), on_stale.clone());
+    staging.on_replaced(Box::new(move |nodes| {
+        if let Some(StaleSink(sink)) = on_stale.get() {
+            sink(staged::replaced(&inodes, nodes));
+        }
+    }));
+    if let Err(error) = staging.recover() {
+        log::warn!("staging/ cannot be used: {error}");
+    }
+    staging
+}
+
 /// The version's place in the state of the file now.
 fn version_index(snapshot: &Snapshot, version: &VersionKey) -> Result<VersionIndex, FsError> {
     snapshot.history().by_key(version).ok_or(FsError::Stale)
@@ -444,9 +468,12 @@ fn entry(node: &Node, attr: Attr) -> Entry {
     // Another program may delete a version, commit one, or make another one current at any time.
     let changes = match node {
         Node::Group { path, .. } => path.is_empty(),
-        Node::Current { .. } | Node::Time(_) => true,
-        // The staged tree changes under the kernel's own hands, and with each commit and reset.
-        Node::StagedGroup(_) | Node::StagedFile(_) | Node::Control(_) => true,
+        // What is staged changes with each commit and reset.
+        Node::Current { .. }
+        | Node::Time(_)
+        | Node::StagedGroup(_)
+        | Node::StagedFile(_)
+        | Node::Control(_) => true,
         _ => false,
     };
     Entry {

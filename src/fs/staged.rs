@@ -1,14 +1,15 @@
 //! What `staging/` shows: its names, their attributes, and the handles of files that are open in it.
 
+use std::collections::HashSet;
 use std::fs::Metadata;
 use std::os::unix::fs::MetadataExt;
 use std::sync::Arc;
 use std::time::SystemTime;
 
 use super::control::Control;
-use super::inode::Node;
+use super::inode::{InodeTable, Node};
 use super::stat::writable_permissions;
-use super::{Attr, FsError, Ino, directory};
+use super::{Attr, FsError, Ino, Kind, Stale, directory};
 use crate::staging::{NodeId, StagedKind, Staging};
 
 /// The node of something staged.
@@ -24,8 +25,8 @@ pub(crate) fn find(staging: &Staging, group: NodeId, name: &[u8]) -> Result<Node
     if let Some(control) = control(group, name) {
         return Ok(Node::Control(control));
     }
-    let (id, kind) = staging.lookup(group, name)?;
-    Ok(node(id, kind))
+    let id = staging.lookup(group, name)?;
+    Ok(node(id, staging.kind(id)?))
 }
 
 /// The control file that `name` means in a staged group, if there is any.
@@ -40,7 +41,7 @@ pub(crate) fn list(staging: &Staging, group: NodeId) -> Result<Vec<(Vec<u8>, Nod
     let children = staging.list(group)?;
     Ok(children
         .into_iter()
-        .map(|(name, id, kind)| (name, node(id, kind)))
+        .map(|child| (child.name, node(child.node, child.kind)))
         .collect())
 }
 
@@ -64,14 +65,18 @@ pub(crate) fn attr(
         gid: owner.gid(),
     };
     match node {
+        Node::StagedGroup(NodeId::ROOT) => attr.mtime = root_modified(staging, owner),
         Node::StagedGroup(id) | Node::StagedFile(id) => {
             let stat = staging.stat(*id)?;
             attr.size_bytes = stat.size_bytes;
-            attr.blocks = stat.blocks;
-            attr.mtime = stat.mtime;
+            attr.blocks = stat.stored_bytes.div_ceil(512);
+            attr.mtime = stat.modified;
+            if !stat.writable && kind == Kind::File {
+                attr.permissions &= 0o444;
+            }
         }
         Node::Control(control) => {
-            attr.mtime = staging.stat(NodeId::ROOT)?.mtime;
+            attr.mtime = root_modified(staging, owner);
             if !control.is_writable() {
                 attr.permissions &= 0o444;
                 attr.size_bytes = staging.status().len() as u64;
@@ -80,6 +85,29 @@ pub(crate) fn attr(
         _ => return Err(FsError::Stale),
     }
     Ok(attr)
+}
+
+/// When anything was last changed in staging. Where nothing is to be had of it, which `.status` explains, the directory and the control
+/// files are there all the same.
+fn root_modified(staging: &Staging, owner: &Metadata) -> SystemTime {
+    staging.stat(NodeId::ROOT).map_or_else(
+        |_| owner.modified().unwrap_or(SystemTime::UNIX_EPOCH),
+        |stat| stat.modified,
+    )
+}
+
+/// What the kernel has to forget of `nodes`, whose content is another one now.
+pub(crate) fn replaced(inodes: &InodeTable, nodes: &[NodeId]) -> Vec<Stale> {
+    let nodes: HashSet<NodeId> = nodes.iter().copied().collect();
+    inodes
+        .known()
+        .into_iter()
+        .filter_map(|(ino, node)| match node {
+            Node::StagedFile(id) if nodes.contains(&id) => Some(Stale::Content(ino)),
+            Node::StagedGroup(id) if nodes.contains(&id) => Some(Stale::Attributes(ino)),
+            _ => None,
+        })
+        .collect()
 }
 
 /// A control file that is open.

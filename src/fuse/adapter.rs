@@ -501,12 +501,18 @@ impl Filesystem for Adapter {
         fh: FileHandle,
         offset: u64,
         data: &[u8],
-        _write_flags: WriteFlags,
-        _flags: OpenFlags,
+        write_flags: WriteFlags,
+        flags: OpenFlags,
         _lock_owner: Option<LockOwner>,
         reply: ReplyWrite,
     ) {
-        match call("write", || self.vfs.write(handle_of(fh), offset, data)) {
+        // What comes from a mapping has its place, however the file was opened.
+        let appends =
+            flags.0 & libc::O_APPEND != 0 && !write_flags.contains(WriteFlags::FUSE_WRITE_CACHE);
+        let written = call("write", || {
+            self.vfs.write(handle_of(fh), offset, data, appends)
+        });
+        match written {
             Ok(count) => reply.written(count),
             Err(errno) => reply.error(errno),
         }
@@ -566,7 +572,8 @@ impl Filesystem for Adapter {
     ) {
         let copied = call("copy_file_range", || {
             let from = (handle_of(fh_in), offset_in);
-            self.vfs.copy_range(from, (handle_of(fh_out), offset_out), len)
+            self.vfs
+                .copy_range(from, (handle_of(fh_out), offset_out), len)
         });
         match copied {
             Ok(count) => reply.written(count),
@@ -638,4 +645,3 @@ impl Filesystem for Adapter {
         reply.error(Errno::ENOTTY);
     }
 }
-

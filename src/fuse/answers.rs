@@ -2,11 +2,11 @@
 
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use fuser::{
-    Errno, FileAttr, FileHandle, FileType, FopenFlags, Generation, INodeNo,
-    OpenAccMode, OpenFlags, ReplyAttr, ReplyEmpty, ReplyEntry, ReplyXattr, TimeOrNow,
+    Errno, FileAttr, FileHandle, FileType, FopenFlags, Generation, INodeNo, OpenAccMode, OpenFlags,
+    ReplyAttr, ReplyEmpty, ReplyEntry, ReplyXattr, TimeOrNow,
 };
 
 use crate::fs::{Attr, Entry, FsError, HandleId, Ino, Kind, NewTime, Opened, Seek};
@@ -171,6 +171,8 @@ pub(super) fn new_time(time: TimeOrNow) -> NewTime {
 
 #[cfg(test)]
 mod tests {
+    use std::time::SystemTime;
+
     use super::*;
 
     fn attr(kind: Kind, permissions: u16) -> Attr {
