@@ -47,6 +47,7 @@ pub(crate) mod fixture;
 pub mod heap;
 pub mod library;
 pub mod mapping;
+pub mod writer;
 
 pub use chunk_index::{ChunkTable, read_chunk_index};
 

@@ -129,7 +129,7 @@ impl Source for LocalFile {
     }
 }
 
-fn identity_of(metadata: &Metadata) -> Identity {
+pub(in crate::source) fn identity_of(metadata: &Metadata) -> Identity {
     let nanoseconds =
         |seconds: i64, rest: i64| i128::from(seconds) * 1_000_000_000 + i128::from(rest);
     Identity {

@@ -1,10 +1,13 @@
-//! The bytes of a file, wherever they lie: reading at an offset, the length, and whether the file is still the one it was.
+//! The bytes of a file, wherever they lie: reading at an offset, the length, whether the file is still the one it was, and changing it as a
+//! whole or not at all.
 //!
 //! Nothing here knows what the bytes mean.
 
 mod local;
+mod transaction;
 
 pub use local::LocalFile;
+pub use transaction::{Transaction, TransactionError};
 
 use std::io::IoSliceMut;
 use std::sync::Arc;

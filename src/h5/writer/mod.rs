@@ -1,0 +1,21 @@
+//! Writing to an HDF5 file, all or nothing.
+//!
+//! A [`FileWriter`] owns a [`Transaction`](crate::source::Transaction). What is written often and in bulk is encoded here (global heap
+//! collections, mapping blocks); groups, attributes, datasets and chunk indexes are written by the C library, which reads and writes
+//! through the transaction by a file driver. Nothing that the file held before changes until [`FileWriter::finish`].
+//!
+//! The order is: [`append_heap_objects`](FileWriter::append_heap_objects) as often as is wanted, then [`edit`](FileWriter::edit), then
+//! [`set_virtual_mapping`](FileWriter::set_virtual_mapping), then `finish`.
+
+mod error;
+mod file_writer;
+mod library_writer;
+mod spec;
+
+pub use error::WriteError;
+pub use file_writer::{FileWriter, create_versioned_file};
+pub use library_writer::{LibraryWriter, OpenDataset};
+pub use spec::{
+    AttributeData, AttributeShape, HeapPlace, MappedShape, NewAttribute, NewChunked, NewVirtual,
+    TypeSource,
+};
