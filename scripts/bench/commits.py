@@ -130,13 +130,13 @@ class Commits(Bench):
 
     def new(self, scale: float):
         elements = max(1, round(12_207 * scale)) * CHUNK
+        data = np.random.default_rng(2).standard_normal(elements)
 
         def edit(staging: Path):
             path = staging / "new"
             path.touch()
             os.setxattr(path, "user.h5.dtype", b"<f8")
             os.setxattr(path, "user.h5.chunks", f"[{CHUNK}]".encode())
-            data = np.random.default_rng(2).standard_normal(elements)
             data.tofile(path)
 
         self.edit(f"a new dataset of {elements * ITEM_BYTES / 1e6:.0f} MB", "new", self.base("small", CHUNK), edit, elements)
