@@ -110,7 +110,7 @@ import h5py, numpy
 from versioned_hdf5 import VersionedHDF5File
 with h5py.File(\"climate.h5\", \"r+\") as file:
     versions = VersionedHDF5File(file)
-    print(versions.current_version, list(versions[\"edited-by-hand\"][\"stations\"].asstr()))
+    print(versions.current_version, [name.decode() for name in versions[\"edited-by-hand\"][\"stations\"][()]])
     with versions.stage_version(\"by-python\") as group:
         group[\"grid/rows\"][0] = -1
     versions.close()
