@@ -17,8 +17,8 @@ use crate::h5::Filter;
 use crate::h5::call::{Handle, answer, done};
 
 const ACTION: &str = "set the filters of a dataset";
-/// More parameters than any filter has (scale-offset: 20; n-bit: as many as its type has parts).
-const MAX_PARAMETERS: usize = 4096;
+/// The most parameters that the library gives out; only n-bit can have more.
+const MAX_PARAMETERS: usize = 256;
 
 unsafe extern "C" {
     /// Of the library's H5Zprivate.h: as `H5Zregister`, which refuses the numbers of the library's own filters, even those that it
@@ -70,7 +70,11 @@ pub(super) fn check(
                 &raw mut config,
             )
         };
-        if id != c_int::from(filter.id) || parameters.get(..len) != Some(&filter.parameters[..]) {
+        parameters.truncate(len);
+        if id != c_int::from(filter.id)
+            || len != filter.parameters.len()
+            || !filter.parameters.starts_with(&parameters)
+        {
             return Err(WriteError::FilterParameters {
                 object: String::from_utf8_lossy(object).into_owned(),
                 filter: filter.id,

@@ -4,6 +4,7 @@
 use super::WriteError;
 use super::spec::MappedShape;
 use crate::h5::lookup3;
+use crate::h5::mapping::escaped;
 
 /// The source of every mapping is in the same file.
 const THIS_FILE: &[u8] = b".\0";
@@ -41,18 +42,6 @@ pub(super) fn encode(
     block[1..9].copy_from_slice(&len.to_le_bytes());
     block.extend(lookup3(&block).to_le_bytes());
     Ok(Some(block))
-}
-
-/// A source name as the library takes it: `%b` stands for the number of a block, and `%%` for a percent sign.
-fn escaped(name: &[u8]) -> Vec<u8> {
-    let mut escaped = Vec::with_capacity(name.len());
-    for &byte in name {
-        escaped.push(byte);
-        if byte == b'%' {
-            escaped.push(byte);
-        }
-    }
-    escaped
 }
 
 /// First element and length along each axis.

@@ -4,6 +4,7 @@ use std::fs::OpenOptions;
 use std::io::Write;
 use std::path::Path;
 use std::process::Command;
+use std::sync::Arc;
 
 use chrono::Utc;
 
@@ -14,6 +15,7 @@ use crate::h5::mapping::{MappingForm, read_chunk_map};
 use crate::h5::testing::{made_files, python};
 use crate::h5::{ByteOrder, Class, Datatype, Filter, Layout, ObjectHeader, links};
 use crate::source::TransactionError;
+use crate::source::testing::{Fail, begin_failing};
 
 /// Makes versioned files of the older and of the newer format, with and without a user block, and with bytes of a crashed writer at the
 /// end; their names.
@@ -96,6 +98,7 @@ fn write_second(writer: &mut FileWriter) -> Result<(), WriteError> {
     };
     let block = writer.append_mapping_block(&mapped, [(0, 0), (1, 1), (5, 2)])?;
     let block = block.expect("there are mappings");
+    let (string, size) = (string(), ["größe".as_bytes()]);
     let header = writer.edit(|library| {
         let second = b"/_version_data/versions/second";
         assert!(!library.exists(second)?);
@@ -112,13 +115,12 @@ fn write_second(writer: &mut FileWriter) -> Result<(), WriteError> {
         )?;
         let text = |name, text| NewAttribute {
             name,
-            datatype: &STRING,
+            datatype: &string,
             shape: AttributeShape::Scalar,
             data: AttributeData::Strings(text),
         };
-        static STRING: std::sync::LazyLock<Datatype> = std::sync::LazyLock::new(string);
         library.set_attribute(second, &text(b"prev_version", &[b"first"]))?;
-        library.set_attribute(second, &text("wört".as_bytes(), &["größe".as_bytes()]))?;
+        library.set_attribute(second, &text("wört".as_bytes(), &size))?;
         library.set_attribute(second, &text(b"gone", &[b""]))?;
         library.remove_attribute(second, b"gone")?;
         library.remove_attribute(second, b"never there")?;
@@ -298,6 +300,52 @@ fn what_is_not_finished_leaves_no_trace() {
     }
 }
 
+/// The disk is full at each change of the file in turn.
+#[test]
+fn every_failure_before_the_last_step_leaves_the_file_as_it_was() {
+    let fixture = Fixture::make(VERSIONED);
+    for name in ["earliest", "latest"] {
+        let path = fixture.path(&format!("{name}.h5"));
+        let before = std::fs::read(&path).unwrap();
+        let (mut failures, mut finished) = (0, false);
+        for number in 0.. {
+            for fail in [Fail::Only(number), Fail::From(number)] {
+                let transaction = Arc::new(begin_failing(&path, fail));
+                let result =
+                    FileWriter::on(&path, Arc::clone(&transaction)).and_then(|mut writer| {
+                        write_second(&mut writer)?;
+                        writer.finish()
+                    });
+                if transaction.is_applying() {
+                    finished |= result.is_ok();
+                    std::fs::write(&path, &before).unwrap();
+                    continue;
+                }
+                failures += 1;
+                let error = match result.unwrap_err() {
+                    WriteError::Transaction(TransactionError::Write { error, .. }) => error,
+                    WriteError::Transaction(TransactionError::Io { error, .. }) => error,
+                    other => panic!("{fail:?}: {other}"),
+                };
+                assert_eq!(error.kind(), std::io::ErrorKind::StorageFull, "{fail:?}");
+                drop(transaction);
+                let after = std::fs::read(&path).unwrap();
+                // Where nothing works any more, what was appended cannot be cut off.
+                let len = match fail {
+                    Fail::Only(_) => after.len(),
+                    Fail::From(_) => before.len(),
+                };
+                assert!(after[..len] == before, "{fail:?}");
+                std::fs::write(&path, &before).unwrap();
+            }
+            if finished {
+                break;
+            }
+        }
+        assert!(failures > 10, "{failures}");
+    }
+}
+
 #[test]
 fn files_that_others_have_or_manage_are_refused() {
     let fixture = Fixture::make(
@@ -326,12 +374,12 @@ for name, options in (("persist", dict(fs_strategy="fsm", fs_persist=True)), ("p
     }
 
     let path = fixture.path("plain.h5");
-    let _first = FileWriter::begin(&path).unwrap();
+    let first = FileWriter::begin(&path).unwrap();
     assert!(matches!(
         FileWriter::begin(&path),
         Err(WriteError::Transaction(TransactionError::Busy))
     ));
-    let path = fixture.path("none.h5");
+    drop(first);
     let mut bytes = std::fs::read(&path).unwrap();
     assert_eq!(bytes[8], 3, "version of the superblock");
     bytes[11] = 1;
@@ -357,8 +405,7 @@ fn types_are_made_as_they_were_decoded() {
         let mut groups = vec![(file.root(), Vec::new())];
         let mut paths = Vec::new();
         while let Some((address, at)) = groups.pop() {
-            let header = ObjectHeader::read(&reader, address).unwrap();
-            for link in links(&reader, &header).unwrap() {
+            for link in links(&reader, address).unwrap() {
                 let crate::h5::LinkTarget::Hard(target) = link.target else {
                     continue;
                 };

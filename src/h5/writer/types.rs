@@ -13,7 +13,7 @@ use hdf5_sys::h5t::{
 
 use super::WriteError;
 use crate::h5::call::{Handle, done, handle};
-use crate::h5::{ByteOrder, Class, Datatype, H5Error, ReferenceKind};
+use crate::h5::{ByteOrder, Class, Datatype, H5Error, Member, ReferenceKind};
 
 const ACTION: &str = "make an element type";
 /// A number is made of one with this many bytes, in which every field has room, and then cut.
@@ -83,18 +83,7 @@ fn make_at_depth(datatype: &Datatype, depth: usize) -> Result<Handle, WriteError
             call(|| unsafe { h5t::H5Tset_tag(made.0, tag.as_ptr()) })?;
             Ok(made)
         }
-        Class::Compound { members } => {
-            // SAFETY: the library checks the size.
-            let made = new(|| unsafe { h5t::H5Tcreate(H5T_class_t::H5T_COMPOUND, size) })?;
-            for member in members {
-                let (name, member_type) = (name(&member.name)?, part(&member.datatype)?);
-                // SAFETY: both types are valid; the name ends with NUL and lives through the call.
-                call(|| unsafe {
-                    h5t::H5Tinsert(made.0, name.as_ptr(), member.offset, member_type.0)
-                })?;
-            }
-            Ok(made)
-        }
+        Class::Compound { members } => make_compound(size, members, depth),
         Class::Enum { base, members } => {
             let base_type = part(base)?;
             // SAFETY: the type is valid.
@@ -133,6 +122,40 @@ fn make_at_depth(datatype: &Datatype, depth: usize) -> Result<Handle, WriteError
             ReferenceKind::Revised(_) => *h5t::H5T_STD_REF,
         }),
     }
+}
+
+/// In memory, pointers are of another size than in a file, so what lies behind them has another place; the library moves it back when it
+/// makes the type one of a file (`H5T_set_loc`).
+fn make_compound(size: usize, members: &[Member], depth: usize) -> Result<Handle, WriteError> {
+    let mut made_members = Vec::with_capacity(members.len());
+    for member in members {
+        made_members.push(make_at_depth(&member.datatype, depth + 1)?);
+    }
+    let mut by_offset: Vec<usize> = (0..members.len()).collect();
+    by_offset.sort_by_key(|&number| members[number].offset);
+    let mut offsets = vec![0; members.len()];
+    let (mut stored_bytes, mut memory_bytes) = (0usize, 0usize);
+    let moved = |place: usize, stored_bytes: usize, memory_bytes: usize| {
+        let place = place.checked_add(memory_bytes);
+        let place = place.and_then(|place| place.checked_sub(stored_bytes));
+        place.ok_or_else(|| unsupported("its members overlap"))
+    };
+    for number in by_offset {
+        offsets[number] = moved(members[number].offset, stored_bytes, memory_bytes)?;
+        stored_bytes = stored_bytes.saturating_add(members[number].datatype.size);
+        // SAFETY: the member's type is valid.
+        let in_memory = unsafe { h5t::H5Tget_size(made_members[number].0) };
+        memory_bytes = memory_bytes.saturating_add(in_memory);
+    }
+    let size = moved(size, stored_bytes, memory_bytes)?;
+    // SAFETY: the library checks the size.
+    let made = new(|| unsafe { h5t::H5Tcreate(H5T_class_t::H5T_COMPOUND, size) })?;
+    for ((member, member_type), offset) in members.iter().zip(&made_members).zip(offsets) {
+        let name = name(&member.name)?;
+        // SAFETY: both types are valid; the name ends with NUL and lives through the call.
+        call(|| unsafe { h5t::H5Tinsert(made.0, name.as_ptr(), offset, member_type.0) })?;
+    }
+    Ok(made)
 }
 
 fn make_float(datatype: &Datatype) -> Result<Handle, WriteError> {
