@@ -1,6 +1,6 @@
 //! vh5fs mounts a versioned HDF5 file as a directory tree.
 //!
-//! Each module knows only those below it in this list: [`cli`], [`fuse`], [`fs`], [`store`], [`h5`], [`codec`], [`source`].
+//! Each module knows only those below it in this list: [`cli`], [`fuse`], [`fs`], [`staging`], [`store`], [`h5`], [`codec`], [`source`].
 
 pub mod cli;
 pub mod codec;
@@ -8,4 +8,5 @@ pub mod fs;
 pub mod fuse;
 pub mod h5;
 pub mod source;
+pub mod staging;
 pub mod store;

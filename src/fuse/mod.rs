@@ -4,13 +4,15 @@
 //! away; [`background`] starts the daemon behind the caller's back. Nothing here knows HDF5, nor what the tree looks like.
 
 mod adapter;
+mod answers;
 pub mod background;
 mod error;
 mod invalidate;
+mod jobs;
 mod kernel_mount;
 pub mod mount_point;
 mod mount_table;
-mod reads;
+mod queue;
 pub mod session;
 
 pub use error::MountError;

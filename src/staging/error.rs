@@ -1,0 +1,138 @@
+//! What can go wrong in staging.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use crate::store::description::DescriptionError;
+use crate::store::{CommitError, StagedReadError, StoreError};
+
+/// Why something staged could not be had or changed.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum StagingError {
+    /// No such name.
+    #[error("no such file or directory")]
+    NotFound,
+    /// The node was removed, or is not in the version that staging starts from now.
+    #[error("the file or directory is no longer there")]
+    Stale,
+    /// The name is taken.
+    #[error("the name exists already")]
+    Exists,
+    /// A group that is not empty.
+    #[error("the directory is not empty")]
+    NotEmpty,
+    /// A dataset was used as a group.
+    #[error("not a directory")]
+    NotADirectory,
+    /// A group was used as a dataset.
+    #[error("is a directory")]
+    IsADirectory,
+    /// A group cannot be moved into itself.
+    #[error("a directory cannot be moved into itself")]
+    IntoItself,
+    /// The format, or this kind of dataset, does not have it.
+    #[error("not permitted: {what}")]
+    NotPermitted {
+        /// What.
+        what: &'static str,
+    },
+    /// No object can have that name.
+    #[error("\"{}\" cannot be a name here: {what}", name.escape_ascii())]
+    BadName {
+        /// The name.
+        name: Vec<u8>,
+        /// Why not.
+        what: &'static str,
+    },
+    /// A name of more than 255 bytes.
+    #[error("the name is longer than 255 bytes")]
+    NameTooLong,
+    /// No attribute of that name.
+    #[error("no such attribute")]
+    NoAttribute,
+    /// There is an attribute of that name.
+    #[error("the attribute exists already")]
+    AttributeExists,
+    /// More than 64 KiB.
+    #[error("the attribute's value is longer than 64 KiB")]
+    AttributeTooBig,
+    /// An attribute's name that is empty or too long.
+    #[error("an attribute's name has 1 to 250 bytes")]
+    AttributeName,
+    /// A value that does not describe an array.
+    #[error("attribute h5.{name}: {error}")]
+    Description {
+        /// The attribute without its prefix.
+        name: &'static str,
+        /// What is wrong.
+        error: DescriptionError,
+    },
+    /// A shape that does not go with the dataset.
+    #[error("the shape {shape:?} cannot be given to this dataset: {what}")]
+    Shape {
+        /// As it was given.
+        shape: Vec<u64>,
+        /// Why not.
+        what: &'static str,
+    },
+    /// Longer than a file can be.
+    #[error("the file would be too long")]
+    TooLong,
+    /// Nothing there to seek to.
+    #[error("no data at or behind the offset")]
+    NoSuchOffset,
+    /// Another process stages changes of the same file.
+    #[error(
+        "{} is in use by another mount (process {}): \
+         unmount that one, or change the file there",
+        path.display(),
+        pid.map_or_else(|| "unknown".to_owned(), |pid| pid.to_string())
+    )]
+    Held {
+        /// The folder of staged state.
+        path: PathBuf,
+        /// Who holds it, as far as it says so.
+        pid: Option<u32>,
+    },
+    /// The version that was edited is not in the file any more.
+    #[error(
+        "the changes are based on version {}, which is no longer in the file: \
+         copy what is needed, then reset",
+        version.escape_ascii()
+    )]
+    BaseGone {
+        /// Its name.
+        version: Vec<u8>,
+    },
+    /// A reset to a version that is not there.
+    #[error("there is no version {}", name.escape_ascii())]
+    NoSuchVersion {
+        /// The name.
+        name: Vec<u8>,
+    },
+    /// The folder of staged state could not be read or written.
+    #[error("{}: {error}", path.display())]
+    Sidecar {
+        /// The folder, or the file in it.
+        path: PathBuf,
+        /// What the operating system said.
+        error: Arc<std::io::Error>,
+    },
+    /// The folder of staged state is not one that this program made.
+    #[error("{}: {what}: move it away to go on", path.display())]
+    SidecarForeign {
+        /// The folder, or the file in it.
+        path: PathBuf,
+        /// What is wrong.
+        what: &'static str,
+    },
+    /// Something is wrong with the versioned file.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// Staged bytes could not be read.
+    #[error(transparent)]
+    Read(#[from] StagedReadError),
+    /// The version could not be committed.
+    #[error(transparent)]
+    Commit(#[from] CommitError),
+}
