@@ -27,7 +27,7 @@ const DATA_VERSION: i64 = 4;
 ///
 /// # Errors
 /// [`WriteError::Create`], with `EEXIST` where there is something at the path; [`WriteError::H5`]; [`WriteError::Transaction`].
-pub fn create_versioned_file(path: &Path, now: DateTime<Utc>) -> Result<(), WriteError> {
+pub fn create_versioned_file(path: &Path) -> Result<(), WriteError> {
     let failed = |action, error: io::Error| WriteError::Create {
         action,
         path: path.display().to_string(),
@@ -39,7 +39,7 @@ pub fn create_versioned_file(path: &Path, now: DateTime<Utc>) -> Result<(), Writ
     let temporary = Temporary::new(path).map_err(|error| failed("creating", error))?;
     let transaction = Arc::new(Transaction::begin(&temporary.path)?);
     edit_by_library(&transaction, &temporary.path, 0, Opening::New, |library| {
-        initialize(library, now)
+        initialize(library, Utc::now())
     })?;
     transaction.apply()?;
     rustix::fs::renameat_with(CWD, &temporary.path, CWD, path, RenameFlags::NOREPLACE)

@@ -6,8 +6,6 @@ use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
 
-use chrono::Utc;
-
 use super::*;
 use crate::h5::fixture::{Fixture, address_of, dataset};
 use crate::h5::library::{LibraryFile, ObjectName};
@@ -563,8 +561,8 @@ with h5py.File("theirs.h5", "w") as f:
 "#,
     );
     let path = fixture.path("ours.h5");
-    create_versioned_file(&path, Utc::now()).unwrap();
-    let error = create_versioned_file(&path, Utc::now()).unwrap_err();
+    create_versioned_file(&path).unwrap();
+    let error = create_versioned_file(&path).unwrap_err();
     assert!(
         matches!(&error, WriteError::Create { error, .. } if error.kind() == std::io::ErrorKind::AlreadyExists),
         "{error}"
