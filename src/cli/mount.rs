@@ -225,7 +225,7 @@ fn create_file(path: &Path) -> anyhow::Result<()> {
             path.display()
         );
     }
-    Ok(create_versioned_file(path, chrono::Utc::now())?)
+    Ok(create_versioned_file(path)?)
 }
 
 fn default_threads() -> usize {

@@ -194,9 +194,9 @@ for name in ("earliest", "latest"):
         with versions.stage_version("r2", timestamp=when) as group:
             group.attrs["comment"] = "second"
             group["line"].resize((120,))
-            group["line"][100:120] = np.arange(20.0)
             group["line"][3] = -1
             group["line"][32:48] = 0
+            group["line"][100:120] = np.arange(20.0)
             group["line"].attrs["more"] = 5
             group["g/grid"].resize((7, 7))
             group["g/grid"][5:7] = 9.0
