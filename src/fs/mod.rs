@@ -7,6 +7,7 @@ mod error;
 mod handles;
 mod inode;
 mod news;
+mod orders;
 mod rewritten;
 mod staged;
 mod stat;
