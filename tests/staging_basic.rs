@@ -8,12 +8,14 @@ use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
 
 use common::{Mount, MountPoint, names_in, python, run_python, vh5fs, words};
 use rustix::fs::{
-    Access, AtFlags, CWD, FallocateFlags, FileType, Mode, RenameFlags, Timespec, Timestamps,
-    UTIME_NOW, UTIME_OMIT, XattrFlags, access, copy_file_range, fallocate, mknodat, renameat_with,
-    utimensat,
+    Access, AtFlags, CWD, FallocateFlags, FileType, FlockOperation, Mode, RenameFlags, Timespec,
+    Timestamps, UTIME_NOW, UTIME_OMIT, XattrFlags, access, copy_file_range, fallocate, flock,
+    mknodat, renameat_with, utimensat,
 };
 use rustix::io::Errno;
 use tempfile::TempDir;
@@ -759,6 +761,39 @@ with h5py.File(sys.argv[1]) as f:
     print(file.current_version, bytes(file['first']['x'][:]))
 ";
     assert_eq!(run_python(check, &[&file]), "first b'abc'\n");
+}
+
+#[test]
+fn a_commit_keeps_nobody_else_waiting() {
+    let staged = Staged::new();
+    fs::write(staged.at("new"), b"1").unwrap();
+    // Another program holds the file, which a commit waits for before it gives up.
+    let lock = File::open(staged.file()).unwrap();
+    flock(&lock, FlockOperation::LockExclusive).unwrap();
+    let is_over = AtomicBool::new(false);
+    let mut looks = 0;
+    thread::scope(|scope| {
+        let (staged, is_over) = (&staged, &is_over);
+        scope.spawn(move || {
+            let result = staged.order(".commit", "r2\n");
+            is_over.store(true, Ordering::Release);
+            assert_errno(result, Errno::BUSY);
+        });
+        // More than there are threads for them.
+        for i in 0..20 {
+            scope.spawn(move || fs::write(staged.at(&format!("new{i}")), b"1").unwrap());
+        }
+        while !is_over.load(Ordering::Acquire) {
+            assert_eq!(staged.versions(), ["r0", "r1"]);
+            assert_eq!(fs::read(staged.path("current/values")).unwrap(), values());
+            looks += 1;
+        }
+    });
+    assert!(looks > 20, "{looks} looks in the time that a commit takes");
+    assert_eq!(names_in(&staged.at("")).len(), 23);
+    drop(lock);
+    staged.order(".commit", "r2\n").unwrap();
+    assert_eq!(names_in(&staged.path("versions/r2")).len(), 23);
 }
 
 #[test]

@@ -184,9 +184,8 @@ impl Vfs {
                 });
             }
             Node::StagedFile(id) => {
-                let open = self
-                    .staging()?
-                    .open(id, writes, flags & libc::O_TRUNC != 0)?;
+                let truncates = flags & libc::O_TRUNC != 0;
+                let open = self.staging()?.open(id, writes || truncates, truncates)?;
                 Handle::Staged(Arc::new(open))
             }
             Node::Control(control) => return self.open_control(control, flags),
