@@ -311,6 +311,7 @@ fn names_come_go_and_move() {
     assert_eq!(names_in(&staged.at("new")), ["x"]);
     assert_eq!(fs::read(staged.at("new/x")).unwrap(), b"x");
     // What was replaced goes on for who has it open.
+    assert_eq!(open.metadata().unwrap().nlink(), 0);
     open.write_all_at(b"still", 0).unwrap();
     let mut first = [0; 5];
     open.read_exact_at(&mut first, 0).unwrap();

@@ -472,3 +472,6 @@ fn attr_ttl(node: &Node) -> Duration {
         _ => Duration::ZERO,
     }
 }
+
+#[cfg(test)]
+mod tests;
