@@ -3,7 +3,14 @@
 //! [`Staging`] is the whole interface. It knows what is to be in the next version and gives that to
 //! [`VersionedFile::commit`]; it does not know how a version is written, nor what asks for the changes.
 
+mod block_set;
+mod change;
+mod change_log;
 mod error;
+
+mod overlay;
+mod sidecar;
+mod tree;
 mod types;
 
 use std::sync::Arc;
