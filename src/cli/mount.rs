@@ -15,6 +15,7 @@ use crate::fs::{Vfs, VfsOptions};
 use crate::fuse::background::{self, Report};
 use crate::fuse::mount_point;
 use crate::fuse::session::{self, Access, Ending, MountConfig};
+use crate::h5::writer::create_versioned_file;
 
 const DEFAULT_CACHE_BYTES: u64 = 256 << 20;
 
@@ -33,9 +34,12 @@ pub(super) struct MountArgs {
     /// Stay in the foreground; Ctrl-C or SIGTERM unmounts
     #[arg(short, long)]
     foreground: bool,
-    /// Never open FILE for writing
+    /// No staging/; never open FILE for writing
     #[arg(long)]
     read_only: bool,
+    /// FILE does not exist yet: make it an empty versioned file first
+    #[arg(long)]
+    create: bool,
     /// Let other users enter; the kernel then checks permissions
     #[arg(long)]
     allow_other: bool,
@@ -59,6 +63,7 @@ const EXAMPLES: &str = "\
 Examples:
   vh5fs mount data.h5 /mnt
   vh5fs mount -f --cache-size 1G data.h5 /mnt
+  vh5fs mount --create new.h5 /mnt
   mount -t fuse.vh5fs -o ro,allow_other data.h5 /mnt";
 
 /// What the arguments mean, checked.
@@ -118,9 +123,14 @@ fn leave(ending: Ending) -> anyhow::Result<()> {
 
 impl Plan {
     fn new(args: &MountArgs) -> anyhow::Result<Self> {
+        let file = if args.create {
+            args.file.clone()
+        } else {
+            absolute_file(&args.file)?
+        };
         let mut plan = Self {
             mount: MountConfig {
-                file: absolute_file(&args.file)?,
+                file,
                 mount_point: mount_point::prepare(&args.mountpoint)?,
                 read_only: false,
                 no_exec: false,
@@ -138,6 +148,14 @@ impl Plan {
         }
         plan.mount.decode_threads = args.threads.unwrap_or(plan.mount.decode_threads);
         plan.cache_bytes = args.cache_size.unwrap_or(plan.cache_bytes);
+        // Last, when nothing else is wrong.
+        if args.create {
+            if plan.mount.read_only {
+                bail!("--create makes a file, which a read-only mount does not");
+            }
+            create_file(&args.file)?;
+            plan.mount.file = absolute_file(&args.file)?;
+        }
         Ok(plan)
     }
 
@@ -196,6 +214,18 @@ impl Plan {
             self.mount.mount_point.clone().into(),
         ]
     }
+}
+
+/// Makes an empty versioned file where there is none.
+fn create_file(path: &Path) -> anyhow::Result<()> {
+    // A link that leads nowhere is something too.
+    if path.symlink_metadata().is_ok() {
+        bail!(
+            "{}: exists already; mount it without --create",
+            path.display()
+        );
+    }
+    Ok(create_versioned_file(path)?)
 }
 
 fn default_threads() -> usize {
@@ -321,6 +351,22 @@ mod tests {
             assert!(line.args.daemon);
             assert_eq!(Plan::new(&line.args).unwrap(), plan);
         }
+    }
+
+    #[test]
+    fn a_file_is_made_only_where_nothing_is() {
+        let dir = tempfile::tempdir().unwrap();
+        let dangling = dir.path().join("dangling.h5");
+        std::os::unix::fs::symlink("nowhere", &dangling).unwrap();
+        let error = create_file(&dangling).unwrap_err().to_string();
+        assert!(error.ends_with("dangling.h5: exists already; mount it without --create"));
+
+        let new = dir.path().join("new.h5");
+        let line = ["mount", "--create", "-o", "ro"].map(OsString::from);
+        let paths = [new.clone(), dir.path().to_owned()].map(PathBuf::into_os_string);
+        let line = Line::try_parse_from(line.into_iter().chain(paths)).unwrap();
+        assert!(Plan::new(&line.args).is_err());
+        assert!(!new.exists());
     }
 
     #[test]

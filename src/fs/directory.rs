@@ -3,12 +3,15 @@
 use std::sync::Arc;
 
 use super::inode::Node;
+use super::staged;
 use super::{ChildKind, FsError, Kind, Snapshot, VersionIndex, VersionKey, time, version_index};
+use crate::staging::{NodeId, Staging};
 use crate::store::Child;
 
 const CURRENT: &[u8] = b"current";
 const VERSIONS: &[u8] = b"versions";
 const AT: &[u8] = b"at";
+const STAGING: &[u8] = b"staging";
 
 /// What a directory contained when it was opened, in the order in which it is listed.
 #[derive(Debug)]
@@ -31,24 +34,34 @@ impl Listing {
 /// Whether a node is a directory, a file or a link.
 pub(crate) fn kind(node: &Node) -> Kind {
     match node {
-        Node::Root | Node::Versions | Node::At | Node::Group { .. } => Kind::Directory,
+        Node::Root | Node::Versions | Node::At | Node::Group { .. } | Node::StagedGroup(_) => {
+            Kind::Directory
+        }
         Node::Current { .. } | Node::Time(_) => Kind::Symlink,
-        Node::Dataset { .. } | Node::Retired(_) => Kind::File,
+        Node::Dataset { .. } | Node::StagedFile(_) | Node::Control(_) | Node::Retired(_) => {
+            Kind::File
+        }
     }
 }
 
 /// The node that `name` means in `directory`.
-pub(crate) fn find(snapshot: &Snapshot, directory: &Node, name: &[u8]) -> Result<Node, FsError> {
+pub(crate) fn find(
+    snapshot: &Snapshot,
+    staging: Option<&Staging>,
+    directory: &Node,
+    name: &[u8],
+) -> Result<Node, FsError> {
     // Asked for by whoever holds no name, such as a server of NFS.
     match name {
         b"." => return Ok(directory.clone()),
-        b".." => return Ok(parent(directory)),
+        b".." => return parent(staging, directory),
         _ => {}
     }
     match directory {
         Node::Root => match name {
             VERSIONS => Ok(Node::Versions),
             AT => Ok(Node::At),
+            STAGING if staging.is_some() => Ok(Node::StagedGroup(NodeId::ROOT)),
             _ => {
                 let steps = parse_current(name).ok_or(FsError::NotFound)?;
                 snapshot
@@ -78,17 +91,25 @@ pub(crate) fn find(snapshot: &Snapshot, directory: &Node, name: &[u8]) -> Result
             let child = tree.child_shown_as(path, name).ok_or(FsError::NotFound)?;
             child_node(snapshot, index, version, child)
         }
-        Node::Dataset { .. } | Node::Current { .. } | Node::Time(_) | Node::Retired(_) => {
-            Err(FsError::NotADirectory)
-        }
+        Node::StagedGroup(id) => staged::find(staging.ok_or(FsError::Stale)?, *id, name),
+        Node::Dataset { .. }
+        | Node::Current { .. }
+        | Node::Time(_)
+        | Node::StagedFile(_)
+        | Node::Control(_)
+        | Node::Retired(_) => Err(FsError::NotADirectory),
     }
 }
 
 /// Everything in `directory`, `.` and `..` first.
-pub(crate) fn list(snapshot: &Snapshot, directory: &Node) -> Result<Listing, FsError> {
+pub(crate) fn list(
+    snapshot: &Snapshot,
+    staging: Option<&Staging>,
+    directory: &Node,
+) -> Result<Listing, FsError> {
     let mut entries = vec![
         (b".".to_vec(), directory.clone()),
-        (b"..".to_vec(), parent(directory)),
+        (b"..".to_vec(), parent(staging, directory)?),
     ];
     match directory {
         Node::Root => {
@@ -99,6 +120,9 @@ pub(crate) fn list(snapshot: &Snapshot, directory: &Node) -> Result<Listing, FsE
                     name: CURRENT.into(),
                 };
                 entries.push((CURRENT.to_vec(), current));
+            }
+            if staging.is_some() {
+                entries.push((STAGING.to_vec(), Node::StagedGroup(NodeId::ROOT)));
             }
             entries.push((VERSIONS.to_vec(), Node::Versions));
         }
@@ -127,9 +151,15 @@ pub(crate) fn list(snapshot: &Snapshot, directory: &Node) -> Result<Listing, FsE
                 ));
             }
         }
-        Node::Dataset { .. } | Node::Current { .. } | Node::Time(_) | Node::Retired(_) => {
-            return Err(FsError::NotADirectory);
+        Node::StagedGroup(id) => {
+            entries.extend(staged::list(staging.ok_or(FsError::Stale)?, *id)?);
         }
+        Node::Dataset { .. }
+        | Node::Current { .. }
+        | Node::Time(_)
+        | Node::StagedFile(_)
+        | Node::Control(_)
+        | Node::Retired(_) => return Err(FsError::NotADirectory),
     }
     Ok(Listing { entries })
 }
@@ -206,8 +236,8 @@ pub(crate) fn origin(
 }
 
 /// The directory above a node; of a dataset that several versions share, the one in its version of origin.
-fn parent(node: &Node) -> Node {
-    match node {
+fn parent(staging: Option<&Staging>, node: &Node) -> Result<Node, FsError> {
+    Ok(match node {
         Node::Group { path, .. } if path.is_empty() => Node::Versions,
         Node::Group { version, path }
         | Node::Dataset {
@@ -221,10 +251,15 @@ fn parent(node: &Node) -> Node {
             }
         }
         Node::Time(_) => Node::At,
+        Node::Control(_) => Node::StagedGroup(NodeId::ROOT),
+        Node::StagedGroup(NodeId::ROOT) => Node::Root,
+        Node::StagedGroup(id) | Node::StagedFile(id) => {
+            Node::StagedGroup(staging.ok_or(FsError::Stale)?.parent(*id)?)
+        }
         Node::Root | Node::Versions | Node::At | Node::Current { .. } | Node::Retired(_) => {
             Node::Root
         }
-    }
+    })
 }
 
 /// `current` is 0 steps back, `current~N` is N.

@@ -3,10 +3,12 @@
 use libc::c_int;
 use log::Level;
 
+use super::ControlError;
 use crate::codec::CodecError;
 use crate::h5::H5Error;
-use crate::store::StoreError;
+use crate::staging::StagingError;
 use crate::store::json::ValueError;
+use crate::store::{CommitFailure, StagedReadError, StoreError};
 
 /// Why a request fails.
 #[derive(Debug, thiserror::Error)]
@@ -26,6 +28,21 @@ pub enum FsError {
     /// Committed versions are never changed.
     #[error("committed versions are read-only")]
     ReadOnly,
+    /// Not something that can be done to a file of this kind.
+    #[error("operation not permitted")]
+    NotPermitted,
+    /// The file cannot be opened or used like this.
+    #[error("permission denied")]
+    AccessDenied,
+    /// The name is taken.
+    #[error("the file or directory exists")]
+    Exists,
+    /// The file is closed, or was opened for something else.
+    #[error("the file is not open for this")]
+    BadHandle,
+    /// What was written to a control file is not understood.
+    #[error(transparent)]
+    Control(#[from] ControlError),
     /// No extended attribute of that name.
     #[error("no such attribute")]
     NoAttribute,
@@ -47,6 +64,18 @@ pub enum FsError {
     /// Something is wrong with the versioned file.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// The next version cannot be had, changed or committed like this.
+    #[error(transparent)]
+    Staging(StagingError),
+}
+
+impl From<StagingError> for FsError {
+    fn from(error: StagingError) -> Self {
+        match error {
+            StagingError::NotFound => Self::NotFound,
+            error => Self::Staging(error),
+        }
+    }
 }
 
 impl FsError {
@@ -59,55 +88,18 @@ impl FsError {
             Self::NotADirectory => libc::ENOTDIR,
             Self::IsADirectory => libc::EISDIR,
             Self::ReadOnly => libc::EROFS,
+            Self::NotPermitted => libc::EPERM,
+            Self::AccessDenied => libc::EACCES,
+            Self::Exists => libc::EEXIST,
+            Self::BadHandle => libc::EBADF,
             Self::NoAttribute => libc::ENODATA,
             Self::AttributeTooBig => libc::E2BIG,
             Self::NotSupported => libc::ENOTSUP,
-            Self::Invalid => libc::EINVAL,
+            Self::Invalid | Self::Control(_) => libc::EINVAL,
             Self::NoSuchOffset => libc::ENXIO,
             Self::Io(error) => error.raw_os_error().unwrap_or(libc::EIO),
-            Self::Store(error) => match error {
-                StoreError::VersionGone { .. } => libc::ESTALE,
-                StoreError::Open { error, .. } => error.raw_os_error().unwrap_or(libc::EIO),
-                StoreError::Filter {
-                    error: CodecError::UnknownFilter { .. } | CodecError::UnsupportedForm { .. },
-                    ..
-                }
-                | StoreError::ChunkDecode {
-                    error: CodecError::UnsupportedForm { .. },
-                    ..
-                }
-                | StoreError::Object {
-                    error: H5Error::Unsupported { .. },
-                    ..
-                }
-                | StoreError::RawData {
-                    error: H5Error::Unsupported { .. },
-                    ..
-                }
-                | StoreError::Attribute {
-                    error: ValueError::Heap(H5Error::Unsupported { .. }),
-                    ..
-                } => libc::EOPNOTSUPP,
-                StoreError::NotAFile { .. }
-                | StoreError::Busy { .. }
-                | StoreError::NotHdf5 { .. }
-                | StoreError::NotVersioned { .. }
-                | StoreError::Damaged { .. }
-                | StoreError::Object { .. }
-                | StoreError::RawData { .. }
-                | StoreError::Inconsistent { .. }
-                | StoreError::Filter { .. }
-                | StoreError::ChunkMissing { .. }
-                | StoreError::ChunkLength { .. }
-                | StoreError::ChunkRead { .. }
-                | StoreError::ChunkDecode { .. }
-                | StoreError::HashTable { .. }
-                | StoreError::ChunkHash { .. }
-                | StoreError::Unhashable { .. }
-                | StoreError::Value { .. }
-                | StoreError::Attribute { .. }
-                | StoreError::Unsettled { .. } => libc::EIO,
-            },
+            Self::Store(error) => store_errno(error),
+            Self::Staging(error) => staging_errno(error),
         }
     }
 
@@ -117,7 +109,106 @@ impl FsError {
         match self {
             Self::Store(StoreError::VersionGone { .. }) => Level::Info,
             Self::Io(_) | Self::Store(_) => Level::Error,
+            // Nobody but the log and `.status` can say more than the number.
+            Self::Control(_) => Level::Warn,
+            Self::Staging(error) => match error {
+                StagingError::Sidecar { .. }
+                | StagingError::SidecarForeign { .. }
+                | StagingError::Store(_)
+                | StagingError::Read(_) => Level::Error,
+                StagingError::Commit(_)
+                | StagingError::Held { .. }
+                | StagingError::BaseGone { .. } => Level::Warn,
+                _ => Level::Debug,
+            },
             _ => Level::Debug,
         }
+    }
+}
+
+fn store_errno(error: &StoreError) -> c_int {
+    match error {
+        StoreError::VersionGone { .. } => libc::ESTALE,
+        StoreError::Open { error, .. } => error.raw_os_error().unwrap_or(libc::EIO),
+        StoreError::Filter {
+            error: CodecError::UnknownFilter { .. } | CodecError::UnsupportedForm { .. },
+            ..
+        }
+        | StoreError::ChunkDecode {
+            error: CodecError::UnsupportedForm { .. },
+            ..
+        }
+        | StoreError::Object {
+            error: H5Error::Unsupported { .. },
+            ..
+        }
+        | StoreError::RawData {
+            error: H5Error::Unsupported { .. },
+            ..
+        }
+        | StoreError::Attribute {
+            error: ValueError::Heap(H5Error::Unsupported { .. }),
+            ..
+        } => libc::EOPNOTSUPP,
+        StoreError::NotAFile { .. }
+        | StoreError::Busy { .. }
+        | StoreError::NotHdf5 { .. }
+        | StoreError::NotVersioned { .. }
+        | StoreError::Damaged { .. }
+        | StoreError::Object { .. }
+        | StoreError::RawData { .. }
+        | StoreError::Inconsistent { .. }
+        | StoreError::Filter { .. }
+        | StoreError::ChunkMissing { .. }
+        | StoreError::ChunkLength { .. }
+        | StoreError::ChunkRead { .. }
+        | StoreError::ChunkDecode { .. }
+        | StoreError::HashTable { .. }
+        | StoreError::ChunkHash { .. }
+        | StoreError::Unhashable { .. }
+        | StoreError::Value { .. }
+        | StoreError::Attribute { .. }
+        | StoreError::Unsettled { .. } => libc::EIO,
+    }
+}
+
+fn staging_errno(error: &StagingError) -> c_int {
+    match error {
+        StagingError::NotFound | StagingError::NoSuchVersion { .. } => libc::ENOENT,
+        StagingError::Stale | StagingError::BaseGone { .. } => libc::ESTALE,
+        StagingError::Exists | StagingError::AttributeExists => libc::EEXIST,
+        StagingError::NotEmpty => libc::ENOTEMPTY,
+        StagingError::NotADirectory => libc::ENOTDIR,
+        StagingError::IsADirectory => libc::EISDIR,
+        StagingError::NotPermitted { .. } => libc::EPERM,
+        StagingError::NameTooLong => libc::ENAMETOOLONG,
+        StagingError::NoAttribute => libc::ENODATA,
+        StagingError::AttributeTooBig => libc::E2BIG,
+        StagingError::IntoItself
+        | StagingError::BadName { .. }
+        | StagingError::AttributeName
+        | StagingError::Description { .. }
+        | StagingError::Shape { .. } => libc::EINVAL,
+        StagingError::TooLong => libc::EFBIG,
+        StagingError::NoSuchOffset => libc::ENXIO,
+        StagingError::Held { .. } => libc::EBUSY,
+        StagingError::Sidecar { error, .. }
+        | StagingError::Read(StagedReadError::Overlay { error, .. }) => {
+            error.raw_os_error().unwrap_or(libc::EIO)
+        }
+        StagingError::SidecarForeign { .. } => libc::EIO,
+        StagingError::Store(error) | StagingError::Read(StagedReadError::Base(error)) => {
+            store_errno(error)
+        }
+        StagingError::Commit(error) => match error.failure() {
+            CommitFailure::Exists => libc::EEXIST,
+            CommitFailure::Invalid => libc::EINVAL,
+            CommitFailure::Busy => libc::EBUSY,
+            CommitFailure::ReadOnly => libc::EROFS,
+            CommitFailure::NoSpace => libc::ENOSPC,
+            CommitFailure::Stale => libc::ESTALE,
+            CommitFailure::Unsupported => libc::EOPNOTSUPP,
+            CommitFailure::Io => libc::EIO,
+        },
     }
 }

@@ -5,7 +5,9 @@ use std::sync::{Arc, PoisonError, RwLock};
 
 use sha2::{Digest, Sha256};
 
+use super::control::Control;
 use super::{FsError, Ino};
+use crate::staging::NodeId;
 use crate::store::VersionKey;
 
 /// What an inode stands for.
@@ -40,6 +42,12 @@ pub(crate) enum Node {
         /// HDF5 names joined by `/`.
         path: Arc<[u8]>,
     },
+    /// `staging/` itself or a group in it.
+    StagedGroup(NodeId),
+    /// A dataset in `staging/`.
+    StagedFile(NodeId),
+    /// A control file of `staging/`.
+    Control(Control),
     /// What is no longer there, though somebody has it open: its number must not come to mean anything else.
     Retired(Ino),
 }
@@ -76,6 +84,15 @@ impl Node {
                 add(&origin.name);
                 add(&origin.timestamp_ns.to_le_bytes());
                 add(path);
+            }
+            // The same file under every name that it is given, and in this mount only.
+            Self::StagedGroup(id) | Self::StagedFile(id) => {
+                add(b"staged");
+                add(&id.0.to_le_bytes());
+            }
+            Self::Control(control) => {
+                add(b"control");
+                add(control.name());
             }
         }
         let digest = hash.finalize();

@@ -1,29 +1,36 @@
 //! The tree that users see, as plain methods on [`Vfs`] that tests call without a mount.
 
+mod changes;
+mod control;
 mod directory;
 mod error;
+mod handles;
 mod inode;
 mod rewritten;
+mod staged;
 mod stat;
 mod types;
 mod xattr;
 
-use std::collections::HashMap;
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock, PoisonError, RwLock};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+pub use changes::Place;
+pub use control::ControlError;
 use directory::Listing;
 pub use error::FsError;
+use handles::{Handle, Handles};
 use inode::{InodeTable, Node};
 pub use types::{
-    Attr, DirEntry, Entry, FsStat, HandleId, Ino, Kind, Opened, Seek, Stale, VfsOptions,
+    Attr, AttrChange, Created, DirEntry, Entry, FsStat, HandleId, Ino, Kind, NewTime, Opened, Seek,
+    Stale, VfsOptions,
 };
 use xattr::Xattrs;
 
+use crate::staging::Staging;
 use crate::store::{
     ChildKind, OpenDataset, Snapshot, StoreOptions, VersionIndex, VersionKey, VersionedFile, time,
 };
@@ -34,10 +41,11 @@ const FOREVER: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
 /// A mounted file.
 #[derive(Debug)]
 pub struct Vfs {
-    file: VersionedFile,
+    file: Arc<VersionedFile>,
+    /// The next version; none where FILE cannot be written to or is not to be.
+    staging: Option<Staging>,
     inodes: Arc<InodeTable>,
     handles: Arc<Handles>,
-    next_handle: AtomicU64,
     on_stale: Arc<OnceLock<StaleSink>>,
 }
 
@@ -50,27 +58,19 @@ impl std::fmt::Debug for StaleSink {
     }
 }
 
-#[derive(Debug, Clone)]
-enum Handle {
-    File(Ino, Arc<OpenDataset>),
-    Directory(Arc<Listing>),
-}
-
-type Handles = RwLock<HashMap<HandleId, Handle>>;
-
 impl Vfs {
     /// Opens the file `path` and reads its history.
     ///
     /// # Errors
     /// Whatever keeps it from being mounted, as one line for people that names the file and says what to do.
     pub fn open(path: &Path, options: &VfsOptions) -> Result<Self, FsError> {
-        let file = VersionedFile::open(
+        let file = Arc::new(VersionedFile::open(
             path,
             &StoreOptions {
                 cache_bytes: options.cache_bytes,
                 decode_threads: options.decode_threads,
             },
-        )?;
+        )?);
         let inodes = Arc::new(InodeTable::new());
         let on_stale: Arc<OnceLock<StaleSink>> = Arc::default();
         let handles: Arc<Handles> = Arc::default();
@@ -82,7 +82,7 @@ impl Vfs {
                 if !extends {
                     stat::follow(&inodes, old, new);
                     stale = rewritten::names(&inodes);
-                    rewritten::retire(&inodes, file, new, &open_files(&handles));
+                    rewritten::retire(&inodes, file, new, &handles.files());
                 }
                 stale.extend(stat::stale(&inodes, old, new, extends));
                 if let Some(StaleSink(sink)) = on_stale.get() {
@@ -90,11 +90,16 @@ impl Vfs {
                 }
             }
         }));
+        let staging = if options.read_only || !stat::is_writable(path)? {
+            None
+        } else {
+            Some(open_staging(&file, &inodes, &on_stale))
+        };
         Ok(Self {
             file,
+            staging,
             inodes,
             handles,
-            next_handle: AtomicU64::new(1),
             on_stale,
         })
     }
@@ -103,6 +108,15 @@ impl Vfs {
     pub fn warm_up(&self) {
         if let Err(error) = self.file.ask(|snapshot| snapshot.sharing().map(|_| ())) {
             log::debug!("warming up: {error}");
+        }
+    }
+
+    /// Puts away what is staged, at the end of the mount: for the next one where there is anything.
+    pub fn close(&self) {
+        if let Some(staging) = &self.staging
+            && let Err(error) = staging.close()
+        {
+            log::error!("what is staged may not be there at the next mount: {error}");
         }
     }
 
@@ -119,11 +133,17 @@ impl Vfs {
     pub fn lookup(&self, parent: Ino, name: &OsStr) -> Result<Entry, FsError> {
         let directory = self.inodes.node(parent)?;
         let name = name.as_bytes();
-        let (node, attr) = self.ask(|snapshot| {
-            let node = directory::find(snapshot, &directory, name)?;
-            let attr = self.attr(snapshot, &node)?;
-            Ok((node, attr))
-        })?;
+        let (node, attr) = if matches!(directory, Node::StagedGroup(_)) {
+            let node = directory::find(&self.file.look(), self.staging.as_ref(), &directory, name)?;
+            let attr = self.attr_now(&node)?;
+            (node, attr)
+        } else {
+            self.ask(|snapshot| {
+                let node = directory::find(snapshot, self.staging.as_ref(), &directory, name)?;
+                let attr = self.attr(snapshot, &node)?;
+                Ok((node, attr))
+            })?
+        };
         self.inodes.look_up(&node);
         Ok(entry(&node, attr))
     }
@@ -139,7 +159,7 @@ impl Vfs {
     /// [`FsError::Stale`] for an inode that is no longer there, or what is wrong with the file.
     pub fn getattr(&self, ino: Ino) -> Result<(Attr, Duration), FsError> {
         let node = self.inodes.node(ino)?;
-        let attr = self.ask(|snapshot| self.attr(snapshot, &node))?;
+        let attr = self.attr_now(&node)?;
         Ok((attr, attr_ttl(&node)))
     }
 
@@ -155,20 +175,35 @@ impl Vfs {
     /// Opens a file with the flags of `open(2)`.
     ///
     /// # Errors
-    /// [`FsError::ReadOnly`] for any flag that would write, [`FsError::IsADirectory`], or what is wrong with the file.
+    /// [`FsError::ReadOnly`] for any flag that would write outside `staging/`, [`FsError::NotPermitted`] for one that would write what
+    /// is read-only there, [`FsError::IsADirectory`], or what is wrong with the file.
     pub fn open_file(&self, ino: Ino, flags: i32) -> Result<Opened, FsError> {
-        let Node::Dataset { origin, path } = self.inodes.node(ino)? else {
-            return Err(FsError::IsADirectory);
+        let writes = flags & libc::O_ACCMODE != libc::O_RDONLY;
+        let handle = match self.inodes.node(ino)? {
+            Node::Dataset { origin, path } => {
+                if writes || flags & (libc::O_TRUNC | libc::O_APPEND) != 0 {
+                    return Err(FsError::ReadOnly);
+                }
+                let dataset = self.file.open_dataset(&origin, &path)?;
+                return Ok(Opened {
+                    handle: self.handles.add(Handle::File(ino, Arc::new(dataset))),
+                    keep_cache: true,
+                    direct_io: false,
+                });
+            }
+            Node::StagedFile(id) => {
+                let open = self
+                    .staging()?
+                    .open(id, writes, flags & libc::O_TRUNC != 0)?;
+                Handle::Staged(Arc::new(open))
+            }
+            Node::Control(control) => return self.open_control(control, flags),
+            _ => return Err(FsError::IsADirectory),
         };
-        if flags & libc::O_ACCMODE != libc::O_RDONLY
-            || flags & (libc::O_TRUNC | libc::O_APPEND) != 0
-        {
-            return Err(FsError::ReadOnly);
-        }
-        let dataset = self.file.open_dataset(&origin, &path)?;
         Ok(Opened {
-            handle: self.add_handle(Handle::File(ino, Arc::new(dataset))),
-            keep_cache: true,
+            handle: self.handles.add(handle),
+            keep_cache: false,
+            direct_io: false,
         })
     }
 
@@ -182,8 +217,12 @@ impl Vfs {
         offset: u64,
         buffer: &mut [u8],
     ) -> Result<usize, FsError> {
-        let open = self.file_handle(handle)?;
-        Ok(self.file.read_dataset(&open, offset, buffer)?)
+        match self.handle(handle)? {
+            Handle::File(_, open) => Ok(self.file.read_dataset(&open, offset, buffer)?),
+            Handle::Staged(open) => Ok(self.staging()?.read_at(&open, offset, buffer)?),
+            Handle::Control(open) => Ok(open.read_into(offset, buffer)),
+            Handle::Directory(_) => Err(FsError::IsADirectory),
+        }
     }
 
     /// `SEEK_DATA` and `SEEK_HOLE`.
@@ -191,17 +230,21 @@ impl Vfs {
     /// # Errors
     /// [`FsError::NoSuchOffset`] beyond the end, or what is wrong with the file.
     pub fn seek(&self, handle: HandleId, offset: u64, seek: Seek) -> Result<u64, FsError> {
-        let open = self.file_handle(handle)?;
-        let found = self
-            .file
-            .ask_dataset(&open, |dataset| dataset.seek(offset, seek == Seek::Hole))?;
+        let is_hole = seek == Seek::Hole;
+        let found = match self.handle(handle)? {
+            Handle::File(_, open) => self
+                .file
+                .ask_dataset(&open, |dataset| dataset.seek(offset, is_hole))?,
+            Handle::Staged(open) => return Ok(self.staging()?.seek(&open, offset, is_hole)?),
+            Handle::Control(_) => return Err(FsError::Invalid),
+            Handle::Directory(_) => return Err(FsError::IsADirectory),
+        };
         found.ok_or(FsError::NoSuchOffset)
     }
 
     /// Closes a file or directory.
     pub fn release(&self, handle: HandleId) {
-        let mut handles = self.handles.write().unwrap_or_else(PoisonError::into_inner);
-        handles.remove(&handle);
+        drop(self.handles.remove(handle));
     }
 
     /// Opens a directory; its listing stays as it is until it is closed.
@@ -210,8 +253,9 @@ impl Vfs {
     /// As for [`Vfs::getattr`].
     pub fn open_directory(&self, ino: Ino) -> Result<HandleId, FsError> {
         let node = self.inodes.node(ino)?;
-        let listing = self.ask(|snapshot| directory::list(snapshot, &node))?;
-        Ok(self.add_handle(Handle::Directory(Arc::new(listing))))
+        let listing =
+            self.ask(|snapshot| directory::list(snapshot, self.staging.as_ref(), &node))?;
+        Ok(self.handles.add(Handle::Directory(Arc::new(listing))))
     }
 
     /// The names behind `offset` (0 at the start), `.` and `..` first, until `each` returns false for "full".
@@ -258,7 +302,7 @@ impl Vfs {
                 ino: self.inodes.ino(node),
                 kind: directory::kind(node),
             };
-            let entry = match self.ask(|snapshot| self.attr(snapshot, node)) {
+            let entry = match self.attr_now(node) {
                 Ok(attr) => entry(node, attr),
                 // The name is there all the same; whoever asks for more is told what is wrong.
                 Err(error) => {
@@ -312,7 +356,30 @@ impl Vfs {
         stat::of_file_system(self.file.path())
     }
 
+    /// What `stat` says of a node now.
+    fn attr_now(&self, node: &Node) -> Result<Attr, FsError> {
+        match node {
+            Node::StagedGroup(_) | Node::StagedFile(_) | Node::Control(_) => self.staged_attr(node),
+            _ => self.ask(|snapshot| self.attr(snapshot, node)),
+        }
+    }
+
+    fn staged_attr(&self, node: &Node) -> Result<Attr, FsError> {
+        let owner = self.file.look().metadata()?;
+        staged::attr(self.staging()?, &owner, node, self.inodes.ino(node))
+    }
+
+    fn staging(&self) -> Result<&Staging, FsError> {
+        self.staging.as_ref().ok_or(FsError::Stale)
+    }
+
     fn attr(&self, snapshot: &Arc<Snapshot>, node: &Node) -> Result<Attr, FsError> {
+        if matches!(
+            node,
+            Node::StagedGroup(_) | Node::StagedFile(_) | Node::Control(_)
+        ) {
+            return self.staged_attr(node);
+        }
         stat::of_node(&self.file, snapshot, node, self.inodes.ino(node))
     }
 
@@ -328,12 +395,14 @@ impl Vfs {
                 })
             }),
             Node::Dataset { origin, path } => self.ask(|snapshot| {
-                let attributes = snapshot.attributes(version_index(snapshot, &origin)?, &path)?;
-                let dataset =
-                    self.file
-                        .dataset_in(snapshot, version_index(snapshot, &origin)?, &path)?;
+                let index = version_index(snapshot, &origin)?;
+                let attributes = snapshot.attributes(index, &path)?;
+                let dataset = self.file.dataset_in(snapshot, index, &path)?;
                 Ok(Xattrs::of_dataset(&dataset, attributes)?)
             }),
+            Node::StagedGroup(id) | Node::StagedFile(id) => {
+                Ok(Xattrs::of_staged(self.staging()?.attributes(id)?))
+            }
             _ => Ok(Xattrs::none()),
         }
     }
@@ -346,42 +415,48 @@ impl Vfs {
         })?
     }
 
-    fn add_handle(&self, handle: Handle) -> HandleId {
-        let id = HandleId(self.next_handle.fetch_add(1, Ordering::Relaxed));
-        let mut handles = self.handles.write().unwrap_or_else(PoisonError::into_inner);
-        handles.insert(id, handle);
-        id
+    fn tell_stale(&self, stale: Vec<Stale>) {
+        if let Some(StaleSink(sink)) = self.on_stale.get() {
+            sink(stale);
+        }
     }
 
     fn handle(&self, id: HandleId) -> Result<Handle, FsError> {
-        let handles = self.handles.read().unwrap_or_else(PoisonError::into_inner);
-        handles.get(&id).cloned().ok_or(FsError::Invalid)
-    }
-
-    fn file_handle(&self, id: HandleId) -> Result<Arc<OpenDataset>, FsError> {
-        match self.handle(id)? {
-            Handle::File(_, open) => Ok(open),
-            Handle::Directory(_) => Err(FsError::IsADirectory),
-        }
+        self.handles.get(id)
     }
 
     fn directory_handle(&self, id: HandleId) -> Result<Arc<Listing>, FsError> {
         match self.handle(id)? {
             Handle::Directory(listing) => Ok(listing),
-            Handle::File(..) => Err(FsError::NotADirectory),
+            _ => Err(FsError::NotADirectory),
         }
     }
 }
 
-fn open_files(handles: &Handles) -> Vec<(Ino, Arc<OpenDataset>)> {
-    let handles = handles.read().unwrap_or_else(PoisonError::into_inner);
-    handles
-        .values()
-        .filter_map(|handle| match handle {
-            Handle::File(ino, open) => Some((*ino, open.clone())),
-            Handle::Directory(_) => None,
-        })
-        .collect()
+/// An attribute's name without the namespace.
+fn user_attribute(name: &OsStr) -> Result<&[u8], FsError> {
+    name.as_bytes()
+        .strip_prefix(b"user.")
+        .ok_or(FsError::NotSupported)
+}
+
+/// The staging of `file`, with what an earlier mount left there.
+fn open_staging(
+    file: &Arc<VersionedFile>,
+    inodes: &Arc<InodeTable>,
+    on_stale: &Arc<OnceLock<StaleSink>>,
+) -> Staging {
+    let staging = Staging::new(file.clone());
+    let (inodes, on_stale) = (inodes.clone(), on_stale.clone());
+    staging.on_replaced(Box::new(move |nodes| {
+        if let Some(StaleSink(sink)) = on_stale.get() {
+            sink(staged::replaced(&inodes, nodes));
+        }
+    }));
+    if let Err(error) = staging.recover() {
+        log::warn!("staging/ cannot be used: {error}");
+    }
+    staging
 }
 
 /// The version's place in the state of the file now.
@@ -393,7 +468,12 @@ fn entry(node: &Node, attr: Attr) -> Entry {
     // Another program may delete a version, commit one, or make another one current at any time.
     let changes = match node {
         Node::Group { path, .. } => path.is_empty(),
-        Node::Current { .. } | Node::Time(_) => true,
+        // What is staged changes with each commit and reset.
+        Node::Current { .. }
+        | Node::Time(_)
+        | Node::StagedGroup(_)
+        | Node::StagedFile(_)
+        | Node::Control(_) => true,
         _ => false,
     };
     Entry {

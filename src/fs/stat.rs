@@ -38,7 +38,10 @@ pub(crate) fn of_node(
             attr.size_bytes = directory::link_target(snapshot, node)?.len() as u64;
             attr.mtime = time_of(history.version(directory::linked_version(snapshot, node)?));
         }
-        Node::Retired(_) => return Err(FsError::Stale),
+        // Those of `staging/` are no part of a state of the file.
+        Node::Retired(_) | Node::StagedGroup(_) | Node::StagedFile(_) | Node::Control(_) => {
+            return Err(FsError::Stale);
+        }
         Node::Group { version, .. } => {
             attr.mtime = time_of(history.version(version_index(snapshot, version)?));
         }
@@ -148,6 +151,20 @@ pub(crate) fn stale(
         .collect()
 }
 
+/// Whether a file may be written to: by this user, on a medium that can be written to, and by its own permissions, which root has to
+/// heed like everybody else.
+pub(crate) fn is_writable(path: &Path) -> Result<bool, FsError> {
+    let metadata = std::fs::metadata(path).map_err(FsError::Io)?;
+    Ok(metadata.mode() & 0o222 != 0
+        && rustix::fs::access(path, rustix::fs::Access::WRITE_OK).is_ok())
+}
+
+/// In `staging/` the owner may write too, where the file lets him.
+pub(crate) fn writable_permissions(kind: Kind, file_mode: u32) -> u16 {
+    let owner = u16::try_from(file_mode & 0o200).expect("one bit");
+    permissions(kind, file_mode) | owner
+}
+
 /// Read permission for whoever may read the file, and entry to directories with it.
 fn permissions(kind: Kind, file_mode: u32) -> u16 {
     let readers = file_mode & 0o444;
@@ -186,5 +203,8 @@ mod tests {
         assert_eq!(permissions(Kind::File, 0o100_640), 0o440);
         assert_eq!(permissions(Kind::Directory, 0o100_600), 0o500);
         assert_eq!(permissions(Kind::Directory, 0o100_000), 0);
+        assert_eq!(writable_permissions(Kind::File, 0o100_664), 0o644);
+        assert_eq!(writable_permissions(Kind::File, 0o100_440), 0o440);
+        assert_eq!(writable_permissions(Kind::Directory, 0o100_600), 0o700);
     }
 }

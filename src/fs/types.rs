@@ -67,6 +67,35 @@ pub struct Opened {
     pub handle: HandleId,
     /// Whether what the kernel has in its page cache for the inode still holds.
     pub keep_cache: bool,
+    /// Whether the kernel passes on each read and write as it is, without its page cache.
+    pub direct_io: bool,
+}
+
+/// A file that was made and opened in one.
+#[derive(Debug, Clone, Copy)]
+pub struct Created {
+    /// The file.
+    pub entry: Entry,
+    /// How it was opened.
+    pub opened: Opened,
+}
+
+/// What `setattr` sets, of what is not accepted and forgotten.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct AttrChange {
+    /// The new length in bytes.
+    pub size_bytes: Option<u64>,
+    /// The new modification time.
+    pub mtime: Option<NewTime>,
+}
+
+/// A time as `utimensat(2)` takes it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NewTime {
+    /// `UTIME_NOW`.
+    Now,
+    /// Any other.
+    At(SystemTime),
 }
 
 /// One name of a directory. `offset` is what the kernel hands back to go on behind it.

@@ -6,6 +6,7 @@ use serde_json::json;
 use serde_json::ser::{Formatter, Serializer};
 
 use super::FsError;
+use crate::staging::StagedAttributes;
 use crate::store::{AttributeText, Dataset, Snapshot, StoreError, VersionIndex, dtype};
 
 /// The only namespace there is.
@@ -90,6 +91,11 @@ impl Xattrs {
             (b"h5.filters".to_vec(), spaced(&json!(filters))),
         ];
         Ok(Self::new(structural, attributes))
+    }
+
+    /// Of something in `staging/`.
+    pub(crate) fn of_staged(staged: StagedAttributes) -> Self {
+        Self::new(staged.structural, staged.attributes)
     }
 
     fn new(structural: Vec<(Vec<u8>, Vec<u8>)>, attributes: Vec<AttributeText>) -> Self {

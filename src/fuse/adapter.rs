@@ -1,31 +1,35 @@
 //! Each request of the kernel becomes one call of [`Vfs`] and one reply. No logic, no locks, and a panic ends a request only.
 //!
-//! What would change the tree is answered EROFS, never ENOSYS: the kernel remembers ENOSYS and stops asking for good.
+//! What is refused is never answered ENOSYS: the kernel remembers that and stops asking for good.
 
-use std::any::Any;
 use std::cell::RefCell;
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::SystemTime;
 
 use fuser::{
-    AccessFlags, BsdFileFlags, CopyFileRangeFlags, Errno, FileAttr, FileHandle, FileType,
-    Filesystem, FopenFlags, Generation, INodeNo, InitFlags, IoctlFlags, KernelConfig, LockOwner,
-    OpenAccMode, OpenFlags, PollEvents, PollFlags, PollNotifier, RenameFlags, ReplyAttr, ReplyBmap,
-    ReplyCreate, ReplyData, ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyIoctl,
-    ReplyLock, ReplyLseek, ReplyOpen, ReplyPoll, ReplyStatfs, ReplyWrite, ReplyXattr, Request,
-    TimeOrNow, WriteFlags,
+    AccessFlags, BsdFileFlags, CopyFileRangeFlags, Errno, FileHandle, Filesystem, FopenFlags,
+    INodeNo, InitFlags, IoctlFlags, KernelConfig, LockOwner, OpenFlags, PollEvents, PollFlags,
+    PollNotifier, RenameFlags, ReplyAttr, ReplyBmap, ReplyCreate, ReplyData, ReplyDirectory,
+    ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyIoctl, ReplyLock, ReplyLseek, ReplyOpen,
+    ReplyPoll, ReplyStatfs, ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
 };
 
+use super::answers::{
+    GENERATION, call, file_attr, file_type, handle_of, ino_of, new_time, open_reply_flags,
+    reply_attr, reply_empty, reply_entry, reply_xattr, seek_of,
+};
 use super::reads::ReadQueue;
-use crate::fs::{Attr, Entry, FsError, HandleId, Ino, Kind, Opened, Seek, Vfs};
+use crate::fs::{AttrChange, Created, HandleId, Vfs};
 
 /// What is asked for where the kernel offers it. Not `FUSE_CACHE_SYMLINKS`: `current` moves. Not `FUSE_AUTO_INVAL_DATA`:
-/// what changes is announced.
-const CAPABILITIES: [InitFlags; 5] = [
+/// what changes is announced. Not `FUSE_WRITEBACK_CACHE`: a write that fails is to fail where it is made. With
+/// `FUSE_HANDLE_KILLPRIV_V2` the kernel does not ask for `security.capability` before each write: no file of ours has any.
+const CAPABILITIES: [InitFlags; 7] = [
+    InitFlags::FUSE_ATOMIC_O_TRUNC,
+    InitFlags::FUSE_HANDLE_KILLPRIV_V2,
     InitFlags::FUSE_PARALLEL_DIROPS,
     InitFlags::FUSE_DO_READDIRPLUS,
     InitFlags::FUSE_READDIRPLUS_AUTO,
@@ -35,9 +39,6 @@ const CAPABILITIES: [InitFlags; 5] = [
 
 /// Reads ahead that the kernel may have under way, and from where on it holds back.
 const MAX_BACKGROUND: u16 = 64;
-
-/// Inode numbers are never given to anything else.
-const GENERATION: Generation = Generation(0);
 
 thread_local! {
     /// What a read is answered from; as long as the longest read so far, a megabyte or so.
@@ -90,133 +91,6 @@ impl Adapter {
     }
 }
 
-/// Calls `work` and gives its error as an errno. A panic is logged and becomes EIO.
-fn call<T>(what: &str, work: impl FnOnce() -> Result<T, FsError>) -> Result<T, Errno> {
-    match catch_unwind(AssertUnwindSafe(work)) {
-        Ok(Ok(value)) => Ok(value),
-        Ok(Err(error)) => {
-            log::log!(error.log_level(), "{what}: {error}");
-            Err(Errno::from_i32(error.errno()))
-        }
-        Err(panic) => {
-            log::error!(
-                "{what}: a bug in vh5fs, answered with EIO: {}",
-                panic_message(panic.as_ref())
-            );
-            Err(Errno::EIO)
-        }
-    }
-}
-
-fn panic_message(panic: &(dyn Any + Send)) -> &str {
-    panic
-        .downcast_ref::<&str>()
-        .copied()
-        .or_else(|| panic.downcast_ref::<String>().map(String::as_str))
-        .unwrap_or("a panic without a message")
-}
-
-fn ino_of(ino: INodeNo) -> Ino {
-    Ino(ino.0)
-}
-
-fn handle_of(handle: FileHandle) -> HandleId {
-    HandleId(handle.0)
-}
-
-fn file_type(kind: Kind) -> FileType {
-    match kind {
-        Kind::Directory => FileType::Directory,
-        Kind::File => FileType::RegularFile,
-        Kind::Symlink => FileType::Symlink,
-    }
-}
-
-fn file_attr(attr: &Attr) -> FileAttr {
-    FileAttr {
-        ino: INodeNo(attr.ino.0),
-        size: attr.size_bytes,
-        blocks: attr.blocks,
-        atime: attr.mtime,
-        mtime: attr.mtime,
-        ctime: attr.mtime,
-        crtime: attr.mtime,
-        kind: file_type(attr.kind),
-        perm: attr.permissions,
-        nlink: attr.link_count,
-        uid: attr.uid,
-        gid: attr.gid,
-        rdev: 0,
-        blksize: 4096,
-        flags: 0,
-    }
-}
-
-/// How a file is opened: its page cache kept where [`Vfs`] says so, and no `flush` for one that nobody can write to.
-fn open_reply_flags(opened: Opened, flags: OpenFlags) -> FopenFlags {
-    let mut reply = FopenFlags::empty();
-    if opened.keep_cache {
-        reply |= FopenFlags::FOPEN_KEEP_CACHE;
-    }
-    if flags.acc_mode() == OpenAccMode::O_RDONLY {
-        reply |= FopenFlags::FOPEN_NOFLUSH;
-    }
-    reply
-}
-
-/// What `getxattr(2)` and `listxattr(2)` are answered: the length for a room of 0, the value where it fits.
-#[derive(Debug, PartialEq, Eq)]
-enum XattrAnswer {
-    Len(u32),
-    Value,
-    TooSmall,
-    TooBig,
-}
-
-fn xattr_answer(len_bytes: usize, room_bytes: u32) -> XattrAnswer {
-    match u32::try_from(len_bytes) {
-        Err(_) => XattrAnswer::TooBig,
-        Ok(len) if room_bytes == 0 => XattrAnswer::Len(len),
-        Ok(len) if len > room_bytes => XattrAnswer::TooSmall,
-        Ok(_) => XattrAnswer::Value,
-    }
-}
-
-fn reply_xattr(reply: ReplyXattr, room_bytes: u32, value: Result<Vec<u8>, Errno>) {
-    match value {
-        Err(errno) => reply.error(errno),
-        Ok(value) => match xattr_answer(value.len(), room_bytes) {
-            XattrAnswer::Len(len) => reply.size(len),
-            XattrAnswer::Value => reply.data(&value),
-            XattrAnswer::TooSmall => reply.error(Errno::ERANGE),
-            XattrAnswer::TooBig => reply.error(Errno::from_i32(libc::E2BIG)),
-        },
-    }
-}
-
-/// `access(2)` of a file system that is not written to. The kernel asks only where it does not check permissions itself.
-fn access_errno(attr: &Attr, mask: AccessFlags) -> Result<(), Errno> {
-    if mask.contains(AccessFlags::W_OK) {
-        return Err(Errno::EROFS);
-    }
-    if mask.contains(AccessFlags::X_OK) && attr.kind == Kind::File && attr.permissions & 0o111 == 0
-    {
-        return Err(Errno::EACCES);
-    }
-    Ok(())
-}
-
-/// `SEEK_DATA` and `SEEK_HOLE` from `lseek(2)`; the kernel does the others itself.
-fn seek_of(offset: i64, whence: i32) -> Result<(u64, Seek), Errno> {
-    let seek = match whence {
-        libc::SEEK_DATA => Seek::Data,
-        libc::SEEK_HOLE => Seek::Hole,
-        _ => return Err(Errno::EINVAL),
-    };
-    let offset = u64::try_from(offset).map_err(|_| Errno::ENXIO)?;
-    Ok((offset, seek))
-}
-
 impl Filesystem for Adapter {
     fn init(&mut self, _req: &Request, config: &mut KernelConfig) -> std::io::Result<()> {
         for capability in CAPABILITIES {
@@ -236,14 +110,10 @@ impl Filesystem for Adapter {
     }
 
     fn lookup(&self, _req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
-        match call("lookup", || self.vfs.lookup(ino_of(parent), name)) {
-            Ok(Entry {
-                attr,
-                name_ttl,
-                attr_ttl,
-            }) => reply.entry_with_ttls(&attr_ttl, &name_ttl, &file_attr(&attr), GENERATION),
-            Err(errno) => reply.error(errno),
-        }
+        reply_entry(
+            reply,
+            call("lookup", || self.vfs.lookup(ino_of(parent), name)),
+        );
     }
 
     fn forget(&self, _req: &Request, ino: INodeNo, nlookup: u64) {
@@ -255,10 +125,7 @@ impl Filesystem for Adapter {
     }
 
     fn getattr(&self, _req: &Request, ino: INodeNo, _fh: Option<FileHandle>, reply: ReplyAttr) {
-        match call("getattr", || self.vfs.getattr(ino_of(ino))) {
-            Ok((attr, ttl)) => reply.attr(&ttl, &file_attr(&attr)),
-            Err(errno) => reply.error(errno),
-        }
+        reply_attr(reply, call("getattr", || self.vfs.getattr(ino_of(ino))));
     }
 
     fn readlink(&self, _req: &Request, ino: INodeNo, reply: ReplyData) {
@@ -330,22 +197,25 @@ impl Filesystem for Adapter {
         &self,
         _req: &Request,
         _ino: INodeNo,
-        _fh: FileHandle,
+        fh: FileHandle,
         _datasync: bool,
         reply: ReplyEmpty,
     ) {
-        reply.ok();
+        reply_empty(reply, call("fsync", || self.vfs.fsync(handle_of(fh))));
     }
 
     fn fsyncdir(
         &self,
         _req: &Request,
-        _ino: INodeNo,
+        ino: INodeNo,
         _fh: FileHandle,
         _datasync: bool,
         reply: ReplyEmpty,
     ) {
-        reply.ok();
+        reply_empty(
+            reply,
+            call("fsyncdir", || self.vfs.fsync_directory(ino_of(ino))),
+        );
     }
 
     fn release(
@@ -358,13 +228,11 @@ impl Filesystem for Adapter {
         _flush: bool,
         reply: ReplyEmpty,
     ) {
-        match call("release", || {
+        let released = call("release", || {
             self.vfs.release(handle_of(fh));
             Ok(())
-        }) {
-            Ok(()) => reply.ok(),
-            Err(errno) => reply.error(errno),
-        }
+        });
+        reply_empty(reply, released);
     }
 
     fn opendir(&self, _req: &Request, ino: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {
@@ -437,13 +305,11 @@ impl Filesystem for Adapter {
         _flags: OpenFlags,
         reply: ReplyEmpty,
     ) {
-        match call("releasedir", || {
+        let released = call("releasedir", || {
             self.vfs.release(handle_of(fh));
             Ok(())
-        }) {
-            Ok(()) => reply.ok(),
-            Err(errno) => reply.error(errno),
-        }
+        });
+        reply_empty(reply, released);
     }
 
     fn statfs(&self, _req: &Request, _ino: INodeNo, reply: ReplyStatfs) {
@@ -479,26 +345,24 @@ impl Filesystem for Adapter {
     }
 
     fn access(&self, _req: &Request, ino: INodeNo, mask: AccessFlags, reply: ReplyEmpty) {
-        let allowed = call("access", || self.vfs.getattr(ino_of(ino)))
-            .and_then(|(attr, _)| access_errno(&attr, mask));
-        match allowed {
-            Ok(()) => reply.ok(),
-            Err(errno) => reply.error(errno),
-        }
+        reply_empty(
+            reply,
+            call("access", || self.vfs.access(ino_of(ino), mask.bits())),
+        );
     }
 
-    // From here on: what would change the tree.
+    // From here on: what changes the tree.
 
     fn setattr(
         &self,
         _req: &Request,
-        _ino: INodeNo,
+        ino: INodeNo,
         _mode: Option<u32>,
         _uid: Option<u32>,
         _gid: Option<u32>,
-        _size: Option<u64>,
+        size: Option<u64>,
         _atime: Option<TimeOrNow>,
-        _mtime: Option<TimeOrNow>,
+        mtime: Option<TimeOrNow>,
         _ctime: Option<SystemTime>,
         _fh: Option<FileHandle>,
         _crtime: Option<SystemTime>,
@@ -507,149 +371,214 @@ impl Filesystem for Adapter {
         _flags: Option<BsdFileFlags>,
         reply: ReplyAttr,
     ) {
-        reply.error(Errno::EROFS);
+        let change = AttrChange {
+            size_bytes: size,
+            mtime: mtime.map(new_time),
+        };
+        reply_attr(
+            reply,
+            call("setattr", || self.vfs.setattr(ino_of(ino), change)),
+        );
     }
 
     fn mknod(
         &self,
         _req: &Request,
-        _parent: INodeNo,
-        _name: &OsStr,
-        _mode: u32,
+        parent: INodeNo,
+        name: &OsStr,
+        mode: u32,
         _umask: u32,
         _rdev: u32,
         reply: ReplyEntry,
     ) {
-        reply.error(Errno::EROFS);
+        reply_entry(
+            reply,
+            call("mknod", || self.vfs.mknod(ino_of(parent), name, mode)),
+        );
     }
 
     fn mkdir(
         &self,
         _req: &Request,
-        _parent: INodeNo,
-        _name: &OsStr,
+        parent: INodeNo,
+        name: &OsStr,
         _mode: u32,
         _umask: u32,
         reply: ReplyEntry,
     ) {
-        reply.error(Errno::EROFS);
+        reply_entry(
+            reply,
+            call("mkdir", || self.vfs.mkdir(ino_of(parent), name)),
+        );
     }
 
-    fn unlink(&self, _req: &Request, _parent: INodeNo, _name: &OsStr, reply: ReplyEmpty) {
-        reply.error(Errno::EROFS);
+    fn unlink(&self, _req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        reply_empty(
+            reply,
+            call("unlink", || self.vfs.unlink(ino_of(parent), name)),
+        );
     }
 
-    fn rmdir(&self, _req: &Request, _parent: INodeNo, _name: &OsStr, reply: ReplyEmpty) {
-        reply.error(Errno::EROFS);
+    fn rmdir(&self, _req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        reply_empty(
+            reply,
+            call("rmdir", || self.vfs.rmdir(ino_of(parent), name)),
+        );
     }
 
     fn symlink(
         &self,
         _req: &Request,
-        _parent: INodeNo,
+        parent: INodeNo,
         _link_name: &OsStr,
         _target: &Path,
         reply: ReplyEntry,
     ) {
-        reply.error(Errno::EROFS);
+        reply_entry(
+            reply,
+            call("symlink", || Err(self.vfs.no_link_in(ino_of(parent)))),
+        );
     }
 
     fn rename(
         &self,
         _req: &Request,
-        _parent: INodeNo,
-        _name: &OsStr,
-        _newparent: INodeNo,
-        _newname: &OsStr,
-        _flags: RenameFlags,
+        parent: INodeNo,
+        name: &OsStr,
+        newparent: INodeNo,
+        newname: &OsStr,
+        flags: RenameFlags,
         reply: ReplyEmpty,
     ) {
-        reply.error(Errno::EROFS);
+        let renamed = call("rename", || {
+            let (from, to) = ((ino_of(parent), name), (ino_of(newparent), newname));
+            self.vfs.rename(from, to, flags.bits())
+        });
+        reply_empty(reply, renamed);
     }
 
     fn link(
         &self,
         _req: &Request,
         _ino: INodeNo,
-        _newparent: INodeNo,
+        newparent: INodeNo,
         _newname: &OsStr,
         reply: ReplyEntry,
     ) {
-        reply.error(Errno::EROFS);
+        reply_entry(
+            reply,
+            call("link", || Err(self.vfs.no_link_in(ino_of(newparent)))),
+        );
     }
 
     fn create(
         &self,
         _req: &Request,
-        _parent: INodeNo,
-        _name: &OsStr,
+        parent: INodeNo,
+        name: &OsStr,
         _mode: u32,
         _umask: u32,
-        _flags: i32,
+        flags: i32,
         reply: ReplyCreate,
     ) {
-        reply.error(Errno::EROFS);
+        match call("create", || self.vfs.create(ino_of(parent), name, flags)) {
+            Ok(Created { entry, opened }) => reply.created(
+                // `fuser` takes one time for both.
+                &entry.name_ttl.min(entry.attr_ttl),
+                &file_attr(&entry.attr),
+                GENERATION,
+                FileHandle(opened.handle.0),
+                open_reply_flags(opened, OpenFlags(flags)),
+            ),
+            Err(errno) => reply.error(errno),
+        }
     }
 
     fn write(
         &self,
         _req: &Request,
         _ino: INodeNo,
-        _fh: FileHandle,
-        _offset: u64,
-        _data: &[u8],
-        _write_flags: WriteFlags,
-        _flags: OpenFlags,
+        fh: FileHandle,
+        offset: u64,
+        data: &[u8],
+        write_flags: WriteFlags,
+        flags: OpenFlags,
         _lock_owner: Option<LockOwner>,
         reply: ReplyWrite,
     ) {
-        reply.error(Errno::EROFS);
+        // What comes from a mapping has its place, however the file was opened.
+        let appends =
+            flags.0 & libc::O_APPEND != 0 && !write_flags.contains(WriteFlags::FUSE_WRITE_CACHE);
+        let written = call("write", || {
+            self.vfs.write(handle_of(fh), offset, data, appends)
+        });
+        match written {
+            Ok(count) => reply.written(count),
+            Err(errno) => reply.error(errno),
+        }
     }
 
     fn setxattr(
         &self,
         _req: &Request,
-        _ino: INodeNo,
-        _name: &OsStr,
-        _value: &[u8],
-        _flags: i32,
+        ino: INodeNo,
+        name: &OsStr,
+        value: &[u8],
+        flags: i32,
         _position: u32,
         reply: ReplyEmpty,
     ) {
-        reply.error(Errno::EROFS);
+        let set = call("setxattr", || {
+            self.vfs.setxattr(ino_of(ino), name, value, flags)
+        });
+        reply_empty(reply, set);
     }
 
-    fn removexattr(&self, _req: &Request, _ino: INodeNo, _name: &OsStr, reply: ReplyEmpty) {
-        reply.error(Errno::EROFS);
+    fn removexattr(&self, _req: &Request, ino: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        reply_empty(
+            reply,
+            call("removexattr", || self.vfs.removexattr(ino_of(ino), name)),
+        );
     }
 
     fn fallocate(
         &self,
         _req: &Request,
         _ino: INodeNo,
-        _fh: FileHandle,
-        _offset: u64,
-        _length: u64,
-        _mode: i32,
+        fh: FileHandle,
+        offset: u64,
+        length: u64,
+        mode: i32,
         reply: ReplyEmpty,
     ) {
-        reply.error(Errno::EROFS);
+        let done = call("fallocate", || {
+            self.vfs.fallocate(handle_of(fh), offset, length, mode)
+        });
+        reply_empty(reply, done);
     }
 
     fn copy_file_range(
         &self,
         _req: &Request,
         _ino_in: INodeNo,
-        _fh_in: FileHandle,
-        _offset_in: u64,
+        fh_in: FileHandle,
+        offset_in: u64,
         _ino_out: INodeNo,
-        _fh_out: FileHandle,
-        _offset_out: u64,
-        _len: u64,
+        fh_out: FileHandle,
+        offset_out: u64,
+        len: u64,
         _flags: CopyFileRangeFlags,
         reply: ReplyWrite,
     ) {
-        reply.error(Errno::EROFS);
+        let copied = call("copy_file_range", || {
+            let from = (handle_of(fh_in), offset_in);
+            self.vfs
+                .copy_range(from, (handle_of(fh_out), offset_out), len)
+        });
+        match copied {
+            Ok(count) => reply.written(count),
+            Err(errno) => reply.error(errno),
+        }
     }
 
     // From here on: what is left to the kernel, which does it by itself once it has been told ENOSYS.
@@ -714,107 +643,5 @@ impl Filesystem for Adapter {
         reply: ReplyIoctl,
     ) {
         reply.error(Errno::ENOTTY);
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::time::Duration;
-
-    use super::*;
-
-    fn attr(kind: Kind, permissions: u16) -> Attr {
-        Attr {
-            ino: Ino(7),
-            kind,
-            size_bytes: 80,
-            blocks: 1,
-            mtime: SystemTime::UNIX_EPOCH + Duration::new(1_593_475_101, 116_470_000),
-            permissions,
-            link_count: 3,
-            uid: 1000,
-            gid: 100,
-        }
-    }
-
-    #[test]
-    fn a_panic_is_an_io_error() {
-        let answer: Result<(), Errno> = call("test", || panic!("of {}", "course"));
-        assert_eq!(answer, Err(Errno::EIO));
-        assert_eq!(call("test", || Ok(5)), Ok(5));
-        let answer: Result<(), Errno> = call("test", || Err(FsError::AttributeTooBig));
-        assert_eq!(answer.map_err(Errno::code), Err(libc::E2BIG));
-    }
-
-    #[test]
-    fn an_xattr_is_sized_first_and_must_fit() {
-        assert_eq!(xattr_answer(5, 0), XattrAnswer::Len(5));
-        assert_eq!(xattr_answer(0, 0), XattrAnswer::Len(0));
-        assert_eq!(xattr_answer(5, 5), XattrAnswer::Value);
-        assert_eq!(xattr_answer(5, 4), XattrAnswer::TooSmall);
-        assert_eq!(xattr_answer(1 << 32, 0), XattrAnswer::TooBig);
-    }
-
-    #[test]
-    fn access_says_read_only() {
-        let file = attr(Kind::File, 0o444);
-        let directory = attr(Kind::Directory, 0o555);
-        assert_eq!(access_errno(&file, AccessFlags::F_OK), Ok(()));
-        assert_eq!(access_errno(&file, AccessFlags::R_OK), Ok(()));
-        assert_eq!(access_errno(&file, AccessFlags::X_OK), Err(Errno::EACCES));
-        assert_eq!(
-            access_errno(&file, AccessFlags::R_OK | AccessFlags::W_OK),
-            Err(Errno::EROFS)
-        );
-        assert_eq!(access_errno(&directory, AccessFlags::X_OK), Ok(()));
-        assert_eq!(
-            access_errno(&directory, AccessFlags::W_OK),
-            Err(Errno::EROFS)
-        );
-    }
-
-    #[test]
-    fn only_data_and_hole_are_sought() {
-        assert_eq!(seek_of(9, libc::SEEK_DATA), Ok((9, Seek::Data)));
-        assert_eq!(seek_of(9, libc::SEEK_HOLE), Ok((9, Seek::Hole)));
-        assert_eq!(seek_of(-1, libc::SEEK_HOLE), Err(Errno::ENXIO));
-        assert_eq!(seek_of(9, libc::SEEK_END), Err(Errno::EINVAL));
-    }
-
-    #[test]
-    fn attributes_keep_every_field() {
-        let attr = attr(Kind::File, 0o444);
-        let file = file_attr(&attr);
-        assert_eq!((file.ino.0, file.size, file.blocks), (7, 80, 1));
-        assert_eq!(
-            (file.mtime, file.ctime, file.atime),
-            (attr.mtime, attr.mtime, attr.mtime)
-        );
-        assert_eq!(
-            (file.perm, file.nlink, file.uid, file.gid),
-            (0o444, 3, 1000, 100)
-        );
-        assert_eq!(file.kind, FileType::RegularFile);
-    }
-
-    #[test]
-    fn a_reader_keeps_the_cache_and_is_never_flushed() {
-        let opened = Opened {
-            handle: HandleId(1),
-            keep_cache: true,
-        };
-        let read = open_reply_flags(opened, OpenFlags(libc::O_RDONLY));
-        assert_eq!(
-            read,
-            FopenFlags::FOPEN_KEEP_CACHE | FopenFlags::FOPEN_NOFLUSH
-        );
-        let opened = Opened {
-            keep_cache: false,
-            ..opened
-        };
-        assert_eq!(
-            open_reply_flags(opened, OpenFlags(libc::O_RDWR)),
-            FopenFlags::empty()
-        );
     }
 }

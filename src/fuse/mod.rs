@@ -4,6 +4,7 @@
 //! away; [`background`] starts the daemon behind the caller's back. Nothing here knows HDF5, nor what the tree looks like.
 
 mod adapter;
+mod answers;
 pub mod background;
 mod error;
 mod invalidate;

@@ -117,7 +117,8 @@ pub fn serve(
     watch_signals(sender.clone()).map_err(system("watch the signals for"))?;
     let connection = kernel_mount::mount(config)?;
     let mounted = Mounted::new(config);
-    start_loops(vfs, config, connection, sender).map_err(system("serve"))?;
+    let vfs = Arc::new(vfs);
+    start_loops(&vfs, config, connection, sender).map_err(system("serve"))?;
     mounted.set_read_ahead();
     log::info!(
         "{} is mounted on {}",
@@ -125,12 +126,15 @@ pub fn serve(
         config.mount_point.display()
     );
     ready().map_err(system("report the mount of"))?;
-    Ok(wait(&events, mounted))
+    let ending = wait(&events, mounted);
+    // Not left to its end, which never comes where the mount is still in use.
+    vfs.close();
+    Ok(ending)
 }
 
 /// Runs the event loops in threads of their own. Their end is an [`Event`].
 fn start_loops(
-    vfs: Vfs,
+    vfs: &Arc<Vfs>,
     config: &MountConfig,
     connection: OwnedFd,
     sender: Sender<Event>,
@@ -143,7 +147,7 @@ fn start_loops(
     };
     fuser_config.n_threads = Some(config.decode_threads.saturating_add(METADATA_LOOPS));
     fuser_config.clone_fd = kernel_mount::can_clone_device();
-    let vfs = Arc::new(vfs);
+    let vfs = Arc::clone(vfs);
     let adapter = Adapter::new(Arc::clone(&vfs), config.decode_threads);
     let session = Session::from_fd(adapter, connection, fuser_config.acl, fuser_config)?;
     invalidate::spawn(&vfs, session.notifier())?;

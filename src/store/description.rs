@@ -2,9 +2,18 @@
 //!
 //! Everything here is a pure function of the text, so that it can be said early what is wrong with it.
 
-mod literal;
+mod dtype_text;
+mod filter_text;
+
+pub use dtype_text::parse_datatype;
+pub(super) use dtype_text::{boolean, float, integer};
+pub use filter_text::{complete_filters, parse_filters};
 
 use std::borrow::Cow;
+
+use super::literal::{self, Literal};
+use super::typed_value::bytes_of_text;
+use crate::h5::Datatype;
 
 /// About how long a chunk is that nobody described, in several dimensions.
 const USUAL_CHUNK_BYTES: u64 = 1 << 20;
@@ -99,14 +108,14 @@ pub fn parse_chunk_shape(text: &[u8]) -> Result<Vec<u64>, DescriptionError> {
 }
 
 fn parse_extents(what: &'static str, text: &[u8]) -> Result<Vec<u64>, DescriptionError> {
-    let value = literal::parse(text).map_err(|problem| unreadable(what, text, problem))?;
-    let one = |value: &serde_json::Value| {
+    let value = literal::parse_python(text).map_err(|problem| unreadable(what, text, problem))?;
+    let one = |value: &Literal| {
         value
             .as_u64()
             .ok_or_else(|| unreadable(what, text, "it is not a list of whole numbers"))
     };
     match &value {
-        serde_json::Value::Array(axes) => axes.iter().map(one).collect(),
+        Literal::List(axes) => axes.iter().map(one).collect(),
         value => Ok(vec![one(value)?]),
     }
 }
@@ -130,6 +139,29 @@ fn check_extents(what: &'static str, shape: &[u64]) -> Result<(), DescriptionErr
         shape: shape.to_vec(),
         problem,
     })
+}
+
+/// The bytes of one element of `datatype` that an attribute would show as `text`; `None` for a string of variable length, which
+/// must be empty.
+///
+/// # Errors
+/// [`DescriptionError::FillValue`], [`DescriptionError::TextFillValue`].
+pub fn parse_fill_value(
+    text: &[u8],
+    datatype: &Datatype,
+) -> Result<Option<Vec<u8>>, DescriptionError> {
+    if datatype.contains_pointers() {
+        return if matches!(text, b"" | b"0" | b"\"\"" | b"''") {
+            Ok(None)
+        } else {
+            Err(DescriptionError::TextFillValue)
+        };
+    }
+    bytes_of_text(text, datatype)
+        .map(Some)
+        .ok_or_else(|| DescriptionError::FillValue {
+            text: beginning(text).into_owned(),
+        })
 }
 
 /// The chunks of an array of `shape` whose elements have `element_bytes`, where nobody said: 4096 elements in one dimension; in

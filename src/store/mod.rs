@@ -15,6 +15,7 @@ mod error;
 mod file_state;
 mod hash_table;
 mod history;
+mod literal;
 mod live;
 mod names;
 mod new_version;
@@ -32,6 +33,7 @@ pub mod description;
 pub mod dtype;
 pub mod json;
 pub mod text;
+pub mod typed_value;
 
 #[cfg(test)]
 mod type_samples;

@@ -1,0 +1,464 @@
+//! What changes the tree: everything below `staging/`, and nothing else.
+//!
+//! What has its effect on a version is refused as read-only; what no version could hold, such as a symbolic link, is not permitted.
+
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+use std::time::SystemTime;
+
+use chrono::{DateTime, Utc};
+
+use super::control::{self, Control, ControlError};
+use super::inode::Node;
+use super::staged::OpenControl;
+use super::{
+    Attr, AttrChange, Created, Entry, FsError, Handle, HandleId, Ino, Kind, NewTime, Opened, Vfs,
+    entry, staged, user_attribute,
+};
+use crate::staging::{Allocate, CommitRequest, NodeId, RenameMode, SetMode};
+
+/// How much one request copies from file to file: enough that the request itself costs nothing, and little enough that nobody
+/// waits long for a thread.
+const COPY_MAX_BYTES: u64 = 64 << 20;
+/// How much of it is in memory at a time.
+const COPY_STEP_BYTES: usize = 1 << 20;
+
+/// The attribute that sets a file's length.
+const SHAPE: &[u8] = b"h5.shape";
+
+/// Where a name is or is to be: a directory and the name in it.
+pub type Place<'a> = (Ino, &'a OsStr);
+
+impl Vfs {
+    /// Sets the length or the modification time. Everything else that can be set is accepted and forgotten, as is the time, except
+    /// that setting the time of `.commit` commits, and that of `.reset` resets.
+    ///
+    /// # Errors
+    /// [`FsError::ReadOnly`] outside `staging/`, [`FsError::NotPermitted`] for `.status`, what keeps a commit from being made, or what
+    /// is wrong with the staged file.
+    pub fn setattr(
+        &self,
+        ino: Ino,
+        change: AttrChange,
+    ) -> Result<(Attr, std::time::Duration), FsError> {
+        match self.inodes.node(ino)? {
+            Node::StagedFile(id) => {
+                if let Some(size_bytes) = change.size_bytes {
+                    self.staging()?.truncate(id, size_bytes)?;
+                }
+            }
+            Node::StagedGroup(_) => {
+                if change.size_bytes.is_some() {
+                    return Err(FsError::IsADirectory);
+                }
+            }
+            Node::Control(control) => self.touch(control, change)?,
+            _ => return Err(FsError::ReadOnly),
+        }
+        self.getattr(ino)
+    }
+
+    /// Makes a file without opening it; `mode` as `mknod(2)` has it.
+    ///
+    /// # Errors
+    /// [`FsError::NotPermitted`] for anything but a regular file, otherwise as for [`Vfs::create`].
+    pub fn mknod(&self, parent: Ino, name: &OsStr, mode: u32) -> Result<Entry, FsError> {
+        let group = self.staged_group(parent)?;
+        let kind = mode & libc::S_IFMT;
+        if kind != libc::S_IFREG && kind != 0 {
+            return Err(FsError::NotPermitted);
+        }
+        let name = free_name(group, name)?;
+        let id = self.staging()?.create(group, name)?;
+        self.new_entry(&Node::StagedFile(id))
+    }
+
+    /// Makes a directory.
+    ///
+    /// # Errors
+    /// [`FsError::ReadOnly`] outside `staging/`, [`FsError::Exists`], or what is wrong with the name or the staging.
+    pub fn mkdir(&self, parent: Ino, name: &OsStr) -> Result<Entry, FsError> {
+        let group = self.staged_group(parent)?;
+        let name = free_name(group, name)?;
+        let id = self.staging()?.mkdir(group, name)?;
+        self.new_entry(&Node::StagedGroup(id))
+    }
+
+    /// Makes a file and opens it with the flags of `open(2)`; one that is there already is just opened.
+    ///
+    /// # Errors
+    /// [`FsError::ReadOnly`] outside `staging/`, [`FsError::Exists`] with `O_EXCL`, or what is wrong with the name or the staging.
+    pub fn create(&self, parent: Ino, name: &OsStr, flags: i32) -> Result<Created, FsError> {
+        let group = self.staged_group(parent)?;
+        let staging = self.staging()?;
+        let name = name.as_bytes();
+        let node = match staged::find(staging, group, name) {
+            Ok(_) if flags & libc::O_EXCL != 0 => return Err(FsError::Exists),
+            Err(FsError::NotFound) => Node::StagedFile(staging.create(group, name)?),
+            found => found?,
+        };
+        let entry = self.new_entry(&node)?;
+        match self.open_file(entry.attr.ino, flags) {
+            Ok(opened) => Ok(Created { entry, opened }),
+            Err(error) => {
+                // The kernel is told of the error only, and does not know the inode.
+                self.inodes.forget(entry.attr.ino, 1);
+                Err(error)
+            }
+        }
+    }
+
+    /// Removes a file.
+    ///
+    /// # Errors
+    /// [`FsError::ReadOnly`] outside `staging/`, [`FsError::NotPermitted`] for a control file, or what the staging says.
+    pub fn unlink(&self, parent: Ino, name: &OsStr) -> Result<(), FsError> {
+        let group = self.staged_group(parent)?;
+        let name = not_control(group, name)?;
+        Ok(self.staging()?.unlink(group, name)?)
+    }
+
+    /// Removes an empty directory.
+    ///
+    /// # Errors
+    /// As for [`Vfs::unlink`], and [`FsError::NotADirectory`] for a control file.
+    pub fn rmdir(&self, parent: Ino, name: &OsStr) -> Result<(), FsError> {
+        let group = self.staged_group(parent)?;
+        let name = not_control(group, name).map_err(|_| FsError::NotADirectory)?;
+        Ok(self.staging()?.rmdir(group, name)?)
+    }
+
+    /// Why no symbolic or hard link can be made in a directory.
+    #[must_use]
+    pub fn no_link_in(&self, parent: Ino) -> FsError {
+        match self.staged_group(parent) {
+            Ok(_) => FsError::NotPermitted,
+            Err(error) => error,
+        }
+    }
+
+    /// Renames with the flags of `renameat2(2)`.
+    ///
+    /// # Errors
+    /// [`FsError::ReadOnly`] unless both places are in `staging/`, [`FsError::NotPermitted`] for a control file,
+    /// [`FsError::Invalid`] for a flag that is not known, or what the staging says.
+    pub fn rename(&self, from: Place<'_>, to: Place<'_>, flags: u32) -> Result<(), FsError> {
+        let from_group = self.staged_group(from.0)?;
+        let to_group = self.staged_group(to.0)?;
+        let mode = match flags {
+            0 => RenameMode::Replace,
+            libc::RENAME_NOREPLACE => RenameMode::NoReplace,
+            libc::RENAME_EXCHANGE => RenameMode::Exchange,
+            _ => return Err(FsError::Invalid),
+        };
+        let from_name = not_control(from_group, from.1)?;
+        let to_name = if mode == RenameMode::NoReplace {
+            free_name(to_group, to.1)?
+        } else {
+            not_control(to_group, to.1)?
+        };
+        Ok(self
+            .staging()?
+            .rename(from_group, from_name, to_group, to_name, mode)?)
+    }
+
+    /// Writes `data` at `offset`, or behind the last byte if `appends`, and says how many bytes of it: fewer than all where there was no
+    /// more room. What is written to a control file is an order, wherever in the file.
+    ///
+    /// # Errors
+    /// [`FsError::BadHandle`] for what cannot be written to, what keeps a commit from being made, or what the staging says.
+    pub fn write(
+        &self,
+        handle: HandleId,
+        offset: u64,
+        data: &[u8],
+        appends: bool,
+    ) -> Result<u32, FsError> {
+        let count = match self.handle(handle)? {
+            Handle::Staged(open) => {
+                let staging = self.staging()?;
+                if appends && staging.stat(open.node())?.size_bytes != offset {
+                    // Another length was set since the kernel last looked, and what it keeps of the file is in the wrong place.
+                    let count = staging.append(&open, data)?;
+                    self.tell_stale(staged::replaced(&self.inodes, &[open.node()]));
+                    count
+                } else {
+                    staging.write_at(&open, offset, data)?
+                }
+            }
+            Handle::Control(open) => {
+                self.order(open.control, data)?;
+                data.len()
+            }
+            Handle::File(..) => return Err(FsError::BadHandle),
+            Handle::Directory(_) => return Err(FsError::IsADirectory),
+        };
+        u32::try_from(count).map_err(|_| FsError::Invalid)
+    }
+
+    /// Sets an extended attribute; `flags` as `setxattr(2)` has them.
+    ///
+    /// # Errors
+    /// [`FsError::ReadOnly`] outside `staging/`, [`FsError::NotSupported`] for a namespace other than `user.`, or what the staging says.
+    pub fn setxattr(
+        &self,
+        ino: Ino,
+        name: &OsStr,
+        value: &[u8],
+        flags: i32,
+    ) -> Result<(), FsError> {
+        let name = user_attribute(name)?;
+        let id = self.with_xattrs(ino)?;
+        let mode = match flags {
+            0 => SetMode::Any,
+            libc::XATTR_CREATE => SetMode::Create,
+            libc::XATTR_REPLACE => SetMode::Replace,
+            _ => return Err(FsError::Invalid),
+        };
+        self.staging()?.set_attribute(id, name, value, mode)?;
+        if name == SHAPE {
+            // The length follows it.
+            self.tell_stale(staged::replaced(&self.inodes, &[id]));
+        }
+        Ok(())
+    }
+
+    /// Removes an extended attribute.
+    ///
+    /// # Errors
+    /// As for [`Vfs::setxattr`].
+    pub fn removexattr(&self, ino: Ino, name: &OsStr) -> Result<(), FsError> {
+        let id = self.with_xattrs(ino)?;
+        Ok(self
+            .staging()?
+            .remove_attribute(id, user_attribute(name)?)?)
+    }
+
+    /// Makes room, a hole or zeros; `mode` as `fallocate(2)` has it.
+    ///
+    /// # Errors
+    /// [`FsError::NotSupported`] for any other mode, [`FsError::BadHandle`] for what is not open for writing, or what the staging says.
+    pub fn fallocate(
+        &self,
+        handle: HandleId,
+        offset: u64,
+        len_bytes: u64,
+        mode: i32,
+    ) -> Result<(), FsError> {
+        let Handle::Staged(open) = self.handle(handle)? else {
+            return Err(FsError::BadHandle);
+        };
+        let keep_size = mode & libc::FALLOC_FL_KEEP_SIZE != 0;
+        let mode = match mode & !libc::FALLOC_FL_KEEP_SIZE {
+            0 if keep_size => Allocate::Reserve,
+            0 => Allocate::Extend,
+            libc::FALLOC_FL_PUNCH_HOLE if keep_size => Allocate::PunchHole,
+            libc::FALLOC_FL_ZERO_RANGE => Allocate::ZeroRange { keep_size },
+            _ => return Err(FsError::NotSupported),
+        };
+        Ok(self.staging()?.allocate(&open, mode, offset, len_bytes)?)
+    }
+
+    /// Copies bytes of any file into a staged one and says how many: fewer at the end of the file, or where there are many.
+    ///
+    /// # Errors
+    /// What is wrong with the first bytes of either file.
+    pub fn copy_range(
+        &self,
+        (from, mut from_offset): (HandleId, u64),
+        (to, mut to_offset): (HandleId, u64),
+        len_bytes: u64,
+    ) -> Result<u32, FsError> {
+        let Handle::Staged(open) = self.handle(to)? else {
+            return Err(FsError::BadHandle);
+        };
+        let staging = self.staging()?;
+        let mut left = len_bytes.min(COPY_MAX_BYTES);
+        let mut copied = 0;
+        let mut buffer = vec![0; COPY_STEP_BYTES];
+        while left > 0 {
+            let step = usize::try_from(left).map_or(COPY_STEP_BYTES, |left| left.min(buffer.len()));
+            let mut copy = || {
+                let count = self.read_into(from, from_offset, &mut buffer[..step])?;
+                Ok(staging.write_at(&open, to_offset, &buffer[..count])?)
+            };
+            match copy() {
+                Ok(0) => break,
+                Ok(count) => {
+                    let count = count as u64;
+                    copied += count;
+                    left -= count;
+                    from_offset += count;
+                    to_offset += count;
+                }
+                // What was copied is told first; the rest is asked for again, and fails then.
+                Err(error) if copied > 0 => {
+                    log::debug!("copying: {error}");
+                    break;
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        u32::try_from(copied).map_err(|_| FsError::Invalid)
+    }
+
+    /// Makes what was written to a file durable, still staged.
+    ///
+    /// # Errors
+    /// What the operating system says.
+    pub fn fsync(&self, handle: HandleId) -> Result<(), FsError> {
+        match self.handle(handle)? {
+            Handle::Staged(open) => Ok(self.staging()?.fsync(&open)?),
+            Handle::File(..) | Handle::Control(_) | Handle::Directory(_) => Ok(()),
+        }
+    }
+
+    /// Makes all that is staged durable, if the directory is of `staging/`.
+    ///
+    /// # Errors
+    /// What the operating system says.
+    pub fn fsync_directory(&self, ino: Ino) -> Result<(), FsError> {
+        match self.inodes.node(ino)? {
+            Node::StagedGroup(_) => Ok(self.staging()?.fsync_all()?),
+            _ => Ok(()),
+        }
+    }
+
+    /// `access(2)` with its `mask`. The kernel asks only where it does not check permissions itself: there is one user, who may do
+    /// what the tree allows at all.
+    ///
+    /// # Errors
+    /// [`FsError::ReadOnly`], [`FsError::AccessDenied`], or what is wrong with the file.
+    pub fn access(&self, ino: Ino, mask: i32) -> Result<(), FsError> {
+        let (attr, _) = self.getattr(ino)?;
+        if mask & libc::W_OK != 0 {
+            match self.inodes.node(ino)? {
+                Node::StagedGroup(_) | Node::StagedFile(_) => {}
+                Node::Control(control) if control.is_writable() => {}
+                Node::Control(_) => return Err(FsError::AccessDenied),
+                _ => return Err(FsError::ReadOnly),
+            }
+        }
+        if mask & libc::X_OK != 0 && attr.kind == Kind::File {
+            return Err(FsError::AccessDenied);
+        }
+        Ok(())
+    }
+
+    /// Opens a control file.
+    pub(super) fn open_control(&self, control: Control, flags: i32) -> Result<Opened, FsError> {
+        if flags & libc::O_ACCMODE != libc::O_RDONLY && !control.is_writable() {
+            return Err(FsError::NotPermitted);
+        }
+        let open = OpenControl::new(self.staging()?, control);
+        Ok(Opened {
+            handle: self.handles.add(Handle::Control(open)),
+            keep_cache: false,
+            direct_io: true,
+        })
+    }
+
+    /// The times or the length of a control file are set. A new length comes from a redirection, which goes on to write.
+    fn touch(&self, control: Control, change: AttrChange) -> Result<(), FsError> {
+        let mtime = match change {
+            AttrChange {
+                size_bytes: None,
+                mtime: Some(mtime),
+            } => mtime,
+            AttrChange {
+                size_bytes: None,
+                mtime: None,
+            } => return Ok(()),
+            AttrChange { .. } if control.is_writable() => return Ok(()),
+            AttrChange { .. } => return Err(FsError::NotPermitted),
+        };
+        match control {
+            Control::Commit => {
+                let timestamp = match mtime {
+                    NewTime::Now => None,
+                    NewTime::At(time) => Some(instant(time)?),
+                };
+                self.commit(&control::commit_at(timestamp))
+            }
+            Control::Reset => self.reset(None),
+            Control::Status => Err(FsError::NotPermitted),
+        }
+    }
+
+    /// Something is written to a control file.
+    fn order(&self, control: Control, text: &[u8]) -> Result<(), FsError> {
+        match control {
+            Control::Commit => self.commit(&control::commit_request(text)?),
+            Control::Reset => self.reset(control::reset_target(text)),
+            Control::Status => Err(FsError::NotPermitted),
+        }
+    }
+
+    fn commit(&self, request: &CommitRequest) -> Result<(), FsError> {
+        self.staging()?.commit(request)?;
+        Ok(())
+    }
+
+    fn reset(&self, version: Option<&[u8]>) -> Result<(), FsError> {
+        Ok(self.staging()?.reset(version)?)
+    }
+
+    fn new_entry(&self, node: &Node) -> Result<Entry, FsError> {
+        let attr = self.staged_attr(node)?;
+        self.inodes.look_up(node);
+        Ok(entry(node, attr))
+    }
+
+    /// The staged group that `ino` is, in which alone names can be changed.
+    fn staged_group(&self, ino: Ino) -> Result<NodeId, FsError> {
+        match self.inodes.node(ino)? {
+            Node::StagedGroup(id) => Ok(id),
+            Node::StagedFile(_) | Node::Control(_) => Err(FsError::NotADirectory),
+            _ => Err(FsError::ReadOnly),
+        }
+    }
+
+    /// What in `staging/` has attributes that can be changed.
+    fn with_xattrs(&self, ino: Ino) -> Result<NodeId, FsError> {
+        match self.inodes.node(ino)? {
+            Node::StagedGroup(id) | Node::StagedFile(id) => Ok(id),
+            Node::Control(_) => Err(FsError::NotPermitted),
+            _ => Err(FsError::ReadOnly),
+        }
+    }
+}
+
+/// A name that a file or directory is to be given anew.
+fn free_name(group: NodeId, name: &OsStr) -> Result<&[u8], FsError> {
+    match staged::control(group, name.as_bytes()) {
+        Some(_) => Err(FsError::Exists),
+        None => Ok(name.as_bytes()),
+    }
+}
+
+/// A name that can be removed or taken by something else.
+fn not_control(group: NodeId, name: &OsStr) -> Result<&[u8], FsError> {
+    match staged::control(group, name.as_bytes()) {
+        Some(_) => Err(FsError::NotPermitted),
+        None => Ok(name.as_bytes()),
+    }
+}
+
+/// A time as the calendar has it.
+fn instant(time: SystemTime) -> Result<DateTime<Utc>, ControlError> {
+    let (seconds, nanoseconds) = match time.duration_since(SystemTime::UNIX_EPOCH) {
+        Ok(after) => (i64::try_from(after.as_secs()), after.subsec_nanos()),
+        Err(error) => {
+            let before = error.duration();
+            let whole = i64::try_from(before.as_secs()).map(|seconds| -seconds);
+            match before.subsec_nanos() {
+                0 => (whole, 0),
+                part => (whole.map(|seconds| seconds - 1), 1_000_000_000 - part),
+            }
+        }
+    };
+    seconds
+        .ok()
+        .and_then(|seconds| DateTime::from_timestamp(seconds, nanoseconds))
+        .ok_or(ControlError::TimeOutOfRange)
+}

@@ -1,0 +1,140 @@
+//! What `staging/` shows: its names, their attributes, and the handles of files that are open in it.
+
+use std::collections::HashSet;
+use std::fs::Metadata;
+use std::os::unix::fs::MetadataExt;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use super::control::Control;
+use super::inode::{InodeTable, Node};
+use super::stat::writable_permissions;
+use super::{Attr, FsError, Ino, Kind, Stale, directory};
+use crate::staging::{NodeId, StagedKind, Staging};
+
+/// The node of something staged.
+pub(crate) fn node(id: NodeId, kind: StagedKind) -> Node {
+    match kind {
+        StagedKind::Group => Node::StagedGroup(id),
+        StagedKind::Dataset => Node::StagedFile(id),
+    }
+}
+
+/// The node that `name` means in a staged group. Control files are there whatever is staged.
+pub(crate) fn find(staging: &Staging, group: NodeId, name: &[u8]) -> Result<Node, FsError> {
+    if let Some(control) = control(group, name) {
+        return Ok(Node::Control(control));
+    }
+    let id = staging.lookup(group, name)?;
+    Ok(node(id, staging.kind(id)?))
+}
+
+/// The control file that `name` means in a staged group, if there is any.
+pub(crate) fn control(group: NodeId, name: &[u8]) -> Option<Control> {
+    (group == NodeId::ROOT)
+        .then(|| Control::of_name(name))
+        .flatten()
+}
+
+/// Everything in a staged group except the control files.
+pub(crate) fn list(staging: &Staging, group: NodeId) -> Result<Vec<(Vec<u8>, Node)>, FsError> {
+    let children = staging.list(group)?;
+    Ok(children
+        .into_iter()
+        .map(|child| (child.name, node(child.node, child.kind)))
+        .collect())
+}
+
+/// What `stat` says of something staged or of a control file. `owner` is FILE.
+pub(crate) fn attr(
+    staging: &Staging,
+    owner: &Metadata,
+    node: &Node,
+    ino: Ino,
+) -> Result<Attr, FsError> {
+    let kind = directory::kind(node);
+    let mut attr = Attr {
+        ino,
+        kind,
+        size_bytes: 0,
+        blocks: 0,
+        mtime: SystemTime::UNIX_EPOCH,
+        permissions: writable_permissions(kind, owner.mode()),
+        link_count: 1,
+        uid: owner.uid(),
+        gid: owner.gid(),
+    };
+    match node {
+        Node::StagedGroup(NodeId::ROOT) => attr.mtime = root_modified(staging, owner),
+        Node::StagedGroup(id) | Node::StagedFile(id) => {
+            let stat = staging.stat(*id)?;
+            attr.size_bytes = stat.size_bytes;
+            attr.blocks = stat.stored_bytes.div_ceil(512);
+            attr.mtime = stat.modified;
+            if !stat.writable && kind == Kind::File {
+                attr.permissions &= 0o444;
+            }
+        }
+        Node::Control(control) => {
+            attr.mtime = root_modified(staging, owner);
+            if !control.is_writable() {
+                attr.permissions &= 0o444;
+                attr.size_bytes = staging.status().len() as u64;
+            }
+        }
+        _ => return Err(FsError::Stale),
+    }
+    Ok(attr)
+}
+
+/// When anything was last changed in staging. Where nothing is to be had of it, which `.status` explains, the directory and the control
+/// files are there all the same.
+fn root_modified(staging: &Staging, owner: &Metadata) -> SystemTime {
+    staging.stat(NodeId::ROOT).map_or_else(
+        |_| owner.modified().unwrap_or(SystemTime::UNIX_EPOCH),
+        |stat| stat.modified,
+    )
+}
+
+/// What the kernel has to forget of `nodes`, whose content is another one now.
+pub(crate) fn replaced(inodes: &InodeTable, nodes: &[NodeId]) -> Vec<Stale> {
+    let nodes: HashSet<NodeId> = nodes.iter().copied().collect();
+    inodes
+        .known()
+        .into_iter()
+        .filter_map(|(ino, node)| match node {
+            Node::StagedFile(id) if nodes.contains(&id) => Some(Stale::Content(ino)),
+            Node::StagedGroup(id) if nodes.contains(&id) => Some(Stale::Attributes(ino)),
+            _ => None,
+        })
+        .collect()
+}
+
+/// A control file that is open.
+#[derive(Debug)]
+pub(crate) struct OpenControl {
+    pub(crate) control: Control,
+    /// What reading it gives: what was so when it was opened, so that a reader gets one text however it reads.
+    pub(crate) text: Vec<u8>,
+}
+
+impl OpenControl {
+    pub(crate) fn new(staging: &Staging, control: Control) -> Arc<Self> {
+        let text = match control {
+            Control::Status => staging.status(),
+            Control::Commit | Control::Reset => Vec::new(),
+        };
+        Arc::new(Self { control, text })
+    }
+
+    /// Fills `buffer` with the text from `offset` on, and says how many bytes there were.
+    pub(crate) fn read_into(&self, offset: u64, buffer: &mut [u8]) -> usize {
+        let start = usize::try_from(offset)
+            .unwrap_or(usize::MAX)
+            .min(self.text.len());
+        let rest = &self.text[start..];
+        let count = rest.len().min(buffer.len());
+        buffer[..count].copy_from_slice(&rest[..count]);
+        count
+    }
+}
