@@ -54,6 +54,13 @@ impl BlockSet {
             let (page, word, bit) = place(block);
             let count = (blocks.end - block).min(64 - u64::from(bit));
             let mask = (u64::MAX >> (64 - count)) << bit;
+            if !to && !self.pages.contains_key(&page) {
+                match self.pages.range(page..).next() {
+                    Some((&next, _)) => block = next * PAGE_BLOCKS,
+                    None => break,
+                }
+                continue;
+            }
             let known = self.pages.get_mut(&page);
             let old = known.as_ref().map_or(0, |words| words[word]);
             let new = if to { old | mask } else { old & !mask };
