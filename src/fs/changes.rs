@@ -180,7 +180,8 @@ impl Vfs {
                 if appends && staging.stat(open.node())?.size_bytes != offset {
                     // Another length was set since the kernel last looked, and what it keeps of the file is in the wrong place.
                     let count = staging.append(&open, data)?;
-                    self.tell_stale(staged::replaced(&self.inodes, &[open.node()]));
+                    self.announcer
+                        .tell(staged::replaced(&self.inodes, &[open.node()]));
                     count
                 } else {
                     staging.write_at(&open, offset, data)?
@@ -218,7 +219,8 @@ impl Vfs {
         self.staging()?.set_attribute(id, name, value, mode)?;
         if name == SHAPE {
             // The length follows it.
-            self.tell_stale(staged::replaced(&self.inodes, &[id]));
+            self.announcer.tell(staged::replaced(&self.inodes, &[id]));
+            self.announcer.settle();
         }
         Ok(())
     }
@@ -395,12 +397,16 @@ impl Vfs {
     }
 
     fn commit(&self, request: &CommitRequest) -> Result<(), FsError> {
-        self.staging()?.commit(request)?;
+        let committed = self.staging()?.commit(request);
+        self.announcer.settle();
+        committed?;
         Ok(())
     }
 
     fn reset(&self, version: Option<&[u8]>) -> Result<(), FsError> {
-        Ok(self.staging()?.reset(version)?)
+        let reset = self.staging()?.reset(version);
+        self.announcer.settle();
+        Ok(reset?)
     }
 
     fn new_entry(&self, node: &Node) -> Result<Entry, FsError> {

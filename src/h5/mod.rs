@@ -41,6 +41,7 @@ pub use reader::{MetaBytes, MetaReader};
 pub use superblock::H5File;
 
 // Where the bytes of datasets are, and the C library for what is not decoded here.
+mod call;
 mod chunk_index;
 #[cfg(test)]
 pub(crate) mod fixture;

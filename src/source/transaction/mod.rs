@@ -9,6 +9,10 @@
 
 mod held_back;
 mod storage;
+#[cfg(test)]
+pub(crate) mod testing;
+#[cfg(test)]
+mod tests;
 
 use std::fs::{File, OpenOptions};
 use std::io;
@@ -210,7 +214,7 @@ impl Transaction {
     #[must_use]
     pub fn failure(&self) -> Option<TransactionError> {
         match &self.state().phase {
-            Phase::GivenUp(failure) => Some(failure.clone().unwrap_or(TransactionError::GivenUp)),
+            Phase::GivenUp(failure) => failure.clone(),
             Phase::Open | Phase::Applying => None,
         }
     }
@@ -220,6 +224,14 @@ impl Transaction {
         let mut state = self.state();
         if matches!(state.phase, Phase::Open) {
             state.phase = Phase::GivenUp(None);
+        }
+    }
+
+    /// Gives up because of `failure`, unless it was given up for another one before.
+    pub fn fail(&self, failure: TransactionError) {
+        let mut state = self.state();
+        if matches!(state.phase, Phase::Open | Phase::GivenUp(None)) {
+            state.phase = Phase::GivenUp(Some(failure));
         }
     }
 
