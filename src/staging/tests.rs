@@ -1,7 +1,5 @@
 //! Staging over files that the Python library made.
 
-use std::path::Path;
-
 use super::*;
 use crate::h5::fixture::Fixture;
 use crate::store::StoreOptions;
@@ -114,17 +112,12 @@ fn numbers(range: std::ops::Range<i32>) -> Vec<u8> {
     range.flat_map(|n| f64::from(n).to_le_bytes()).collect()
 }
 
-fn append_version(path: &Path, name: &str) {
-    let program = format!(
+fn append_version(set: &Set, name: &str) {
+    set.fixture.run(&format!(
         "import h5py\nfrom versioned_hdf5 import VersionedHDF5File\n\
-         with h5py.File({path:?}, 'r+') as f:\n    \
+         with h5py.File('f.h5', 'r+') as f:\n    \
          with VersionedHDF5File(f).stage_version('{name}') as g:\n        g['x'][1] = 77\n"
-    );
-    let status = std::process::Command::new(crate::h5::testing::python())
-        .args(["-c", &program])
-        .status()
-        .unwrap();
-    assert!(status.success());
+    ));
 }
 
 #[test]
@@ -258,7 +251,7 @@ fn a_branch_begins_where_it_is_told_to_and_stays_there() {
     ));
     staging.reset(Some(b"r1")).unwrap();
     assert_eq!(read(&staging, "x"), numbers(0..10_000));
-    append_version(&set.fixture.path("f.h5"), "r3");
+    append_version(&set, "r3");
     assert!(status(&staging).contains("based on r1"));
     drop(staging);
     let staging = set.staging();
@@ -273,11 +266,11 @@ fn the_current_version_is_followed_as_long_as_nothing_is_staged() {
     let set = Set::new();
     let staging = set.staging();
     let x = find(&staging, "x").unwrap();
-    append_version(&set.fixture.path("f.h5"), "r3");
+    append_version(&set, "r3");
     assert_eq!(read(&staging, "x")[8..16], 77f64.to_le_bytes());
     assert_eq!(find(&staging, "x").unwrap(), x);
     create(&staging, "new", b"n");
-    append_version(&set.fixture.path("f.h5"), "r4");
+    append_version(&set, "r4");
     assert!(status(&staging).contains("based on r3"));
     // What came and went leaves nothing.
     staging.unlink(NodeId::ROOT, b"new").unwrap();
@@ -436,12 +429,7 @@ fn a_base_that_is_gone_is_told_of_until_a_reset() {
     drop(staging);
     let program = "import h5py\nfrom versioned_hdf5 import VersionedHDF5File, delete_versions\n\
                    with h5py.File('f.h5', 'r+') as f:\n    delete_versions(f, ['r2'])\n";
-    let deleted = std::process::Command::new(crate::h5::testing::python())
-        .args(["-c", program])
-        .current_dir(set.fixture.path(""))
-        .status()
-        .unwrap();
-    assert!(deleted.success());
+    set.fixture.run(program);
     let staging = set.staging();
     assert!(matches!(
         staging.recover(),
