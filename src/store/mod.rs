@@ -19,6 +19,7 @@ mod literal;
 mod live;
 mod names;
 mod new_version;
+mod own_commit;
 mod raw_data;
 mod raw_places;
 mod region;
