@@ -29,7 +29,7 @@ mod reader;
 mod superblock;
 mod symbol_table;
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;
 
 pub use attribute::{Attribute, attribute_named, attributes};
 pub use checksum::lookup3;

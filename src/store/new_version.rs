@@ -166,7 +166,9 @@ impl CommitError {
             | Self::Attribute { .. }
             | Self::Type { .. } => CommitFailure::Invalid,
             Self::Busy { .. } => CommitFailure::Busy,
-            Self::ReadOnly { .. } | Self::Layout { .. } => CommitFailure::ReadOnly,
+            Self::ReadOnly { .. } | Self::Layout { .. } | Self::UnknownLayout { .. } => {
+                CommitFailure::ReadOnly
+            }
             Self::NoSpace { .. } => CommitFailure::NoSpace,
             Self::BaseGone { .. } => CommitFailure::Stale,
             Self::Encode { .. } => CommitFailure::Unsupported,
