@@ -15,7 +15,7 @@ use hdf5_sys::h5::herr_t;
 use hdf5_sys::h5i::hid_t;
 use hdf5_sys::{h5p, h5z};
 
-use super::{WriteError, lzf};
+use super::WriteError;
 use crate::h5::Filter;
 use crate::h5::call::{Handle, answer, done};
 
@@ -94,9 +94,6 @@ pub(super) fn check(
 fn make_known(filter: &Filter) -> Result<(), WriteError> {
     /// The names, which the library keeps pointers to.
     static NAMES: Mutex<Option<HashMap<u16, CString>>> = Mutex::new(None);
-    if filter.id == lzf::ID {
-        return lzf::register();
-    }
     let id = c_int::from(filter.id);
     // SAFETY: any number may be asked after.
     if answer(ACTION, || unsafe { h5z::H5Zfilter_avail(id) })? {

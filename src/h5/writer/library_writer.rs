@@ -41,7 +41,7 @@ impl LibraryWriter {
         superblock_version: u8,
         opening: Opening,
     ) -> Result<Self, WriteError> {
-        // What made a superblock of version 2 makes no objects of the formats before it. From version 3 on the library sees to it.
+        // What made a superblock of version 2 makes no objects of the formats before it. Readers of later superblocks read those too.
         let low = match superblock_version {
             0 | 1 => H5F_libver_t::H5F_LIBVER_EARLIEST,
             _ => H5F_libver_t::H5F_LIBVER_V18,
