@@ -26,6 +26,7 @@ mod region;
 mod rendered;
 mod sharing;
 mod snapshot;
+mod structure;
 pub mod time;
 mod tree;
 mod writers;
@@ -54,6 +55,7 @@ pub use new_version::{
 };
 pub use sharing::{Class, ClassId, Sharing};
 pub use snapshot::Snapshot;
+pub use structure::{Structure, spaced_json, zero_text};
 pub use tree::{Child, ChildKind, Signature, VersionTree};
 
 /// A path of the file for a message: as text, what is not printable escaped.
