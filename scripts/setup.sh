@@ -34,6 +34,7 @@ install_packages() {
     local wanted=()
     command -v fusermount3 >/dev/null || wanted+=(fuse3)
     command -v getfattr >/dev/null || wanted+=(attr)
+    command -v busybox >/dev/null || wanted+=(busybox)
     command -v rsync >/dev/null || wanted+=(rsync)
     command -v h5dump >/dev/null || wanted+=(hdf5-tools)
     command -v ed >/dev/null || wanted+=(ed)

@@ -6,6 +6,8 @@ mod directory;
 mod error;
 mod handles;
 mod inode;
+mod news;
+mod orders;
 mod rewritten;
 mod staged;
 mod stat;
@@ -15,7 +17,7 @@ mod xattr;
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::time::Duration;
 
 pub use changes::Place;
@@ -24,6 +26,8 @@ use directory::Listing;
 pub use error::FsError;
 use handles::{Handle, Handles};
 use inode::{InodeTable, Node};
+use news::Announcer;
+pub use news::News;
 pub use types::{
     Attr, AttrChange, Created, DirEntry, Entry, FsStat, HandleId, Ino, Kind, NewTime, Opened, Seek,
     Stale, VfsOptions,
@@ -46,16 +50,7 @@ pub struct Vfs {
     staging: Option<Staging>,
     inodes: Arc<InodeTable>,
     handles: Arc<Handles>,
-    on_stale: Arc<OnceLock<StaleSink>>,
-}
-
-/// Where news for the kernel goes.
-struct StaleSink(Box<dyn Fn(Vec<Stale>) + Send + Sync>);
-
-impl std::fmt::Debug for StaleSink {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("StaleSink")
-    }
+    announcer: Arc<Announcer>,
 }
 
 impl Vfs {
@@ -72,10 +67,10 @@ impl Vfs {
             },
         )?);
         let inodes = Arc::new(InodeTable::new());
-        let on_stale: Arc<OnceLock<StaleSink>> = Arc::default();
+        let announcer: Arc<Announcer> = Arc::default();
         let handles: Arc<Handles> = Arc::default();
         file.on_change(Box::new({
-            let (inodes, on_stale) = (inodes.clone(), on_stale.clone());
+            let (inodes, announcer) = (inodes.clone(), announcer.clone());
             let handles = handles.clone();
             move |file, old, new, extends| {
                 let mut stale = Vec::new();
@@ -85,22 +80,20 @@ impl Vfs {
                     rewritten::retire(&inodes, file, new, &handles.files());
                 }
                 stale.extend(stat::stale(&inodes, old, new, extends));
-                if let Some(StaleSink(sink)) = on_stale.get() {
-                    sink(stale);
-                }
+                announcer.tell(stale);
             }
         }));
         let staging = if options.read_only || !stat::is_writable(path)? {
             None
         } else {
-            Some(open_staging(&file, &inodes, &on_stale))
+            Some(open_staging(&file, &inodes, &announcer))
         };
         Ok(Self {
             file,
             staging,
             inodes,
             handles,
-            on_stale,
+            announcer,
         })
     }
 
@@ -120,10 +113,9 @@ impl Vfs {
         }
     }
 
-    /// Calls `sink` whenever the kernel has to forget something. `sink` must not wait for the kernel.
-    pub fn on_stale(&self, sink: Box<dyn Fn(Vec<Stale>) + Send + Sync>) {
-        // A second mount of one Vfs has no use.
-        let _ = self.on_stale.set(StaleSink(sink));
+    /// Calls `sink` with news for the kernel, which it must not wait for.
+    pub fn on_news(&self, sink: Box<dyn Fn(News) + Send + Sync>) {
+        self.announcer.set(sink);
     }
 
     /// Finds `name` in the directory `parent` and counts one more lookup of its inode.
@@ -192,9 +184,8 @@ impl Vfs {
                 });
             }
             Node::StagedFile(id) => {
-                let open = self
-                    .staging()?
-                    .open(id, writes, flags & libc::O_TRUNC != 0)?;
+                let truncates = flags & libc::O_TRUNC != 0;
+                let open = self.staging()?.open(id, writes || truncates, truncates)?;
                 Handle::Staged(Arc::new(open))
             }
             Node::Control(control) => return self.open_control(control, flags),
@@ -415,12 +406,6 @@ impl Vfs {
         })?
     }
 
-    fn tell_stale(&self, stale: Vec<Stale>) {
-        if let Some(StaleSink(sink)) = self.on_stale.get() {
-            sink(stale);
-        }
-    }
-
     fn handle(&self, id: HandleId) -> Result<Handle, FsError> {
         self.handles.get(id)
     }
@@ -444,14 +429,12 @@ fn user_attribute(name: &OsStr) -> Result<&[u8], FsError> {
 fn open_staging(
     file: &Arc<VersionedFile>,
     inodes: &Arc<InodeTable>,
-    on_stale: &Arc<OnceLock<StaleSink>>,
+    announcer: &Arc<Announcer>,
 ) -> Staging {
     let staging = Staging::new(file.clone());
-    let (inodes, on_stale) = (inodes.clone(), on_stale.clone());
+    let (inodes, announcer) = (inodes.clone(), announcer.clone());
     staging.on_replaced(Box::new(move |nodes| {
-        if let Some(StaleSink(sink)) = on_stale.get() {
-            sink(staged::replaced(&inodes, nodes));
-        }
+        announcer.tell(staged::replaced(&inodes, nodes));
     }));
     if let Err(error) = staging.recover() {
         log::warn!("staging/ cannot be used: {error}");
@@ -489,3 +472,6 @@ fn attr_ttl(node: &Node) -> Duration {
         _ => Duration::ZERO,
     }
 }
+
+#[cfg(test)]
+mod tests;

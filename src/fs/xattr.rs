@@ -1,13 +1,12 @@
 //! Attributes as extended attributes.
 
-use std::io;
-
 use serde_json::json;
-use serde_json::ser::{Formatter, Serializer};
 
 use super::FsError;
 use crate::staging::StagedAttributes;
-use crate::store::{AttributeText, Dataset, Snapshot, StoreError, VersionIndex, dtype};
+use crate::store::{
+    AttributeText, Dataset, Snapshot, StoreError, Structure, VersionIndex, spaced_json,
+};
 
 /// The only namespace there is.
 const NAMESPACE: &[u8] = b"user.";
@@ -65,31 +64,7 @@ impl Xattrs {
         dataset: &Dataset,
         attributes: Vec<AttributeText>,
     ) -> Result<Self, StoreError> {
-        let filters: Vec<serde_json::Value> = dataset
-            .filters
-            .iter()
-            .map(|filter| {
-                json!({
-                    "id": filter.id,
-                    "name": crate::codec::filter_name(filter.id),
-                    "parameters": filter.parameters,
-                })
-            })
-            .collect();
-        let dtype = match dtype::numpy_descr(dataset.datatype()) {
-            serde_json::Value::String(text) => text.into_bytes(),
-            descr => spaced(&descr),
-        };
-        let structural = vec![
-            (b"h5.dtype".to_vec(), dtype),
-            (
-                b"h5.shape".to_vec(),
-                spaced(&json!(dataset.header.dataspace.shape())),
-            ),
-            (b"h5.chunks".to_vec(), spaced(&json!(dataset.chunk_shape))),
-            (b"h5.fillvalue".to_vec(), dataset.fill_value_text()?),
-            (b"h5.filters".to_vec(), spaced(&json!(filters))),
-        ];
+        let structural = Structure::of_dataset(dataset)?.texts();
         Ok(Self::new(structural, attributes))
     }
 
@@ -178,7 +153,7 @@ impl Xattrs {
             .map(|name| String::from_utf8_lossy(name).into_owned())
             .collect();
         loop {
-            let text = spaced(&json!(names));
+            let text = spaced_json(&json!(names));
             if text.len() <= VALUE_MAX_BYTES {
                 return text;
             }
@@ -191,38 +166,6 @@ impl Xattrs {
 
 fn listed_bytes(name: &[u8]) -> usize {
     NAMESPACE.len() + name.len() + 1
-}
-
-/// JSON on one line with a blank behind each comma and colon, as Python's `json.dumps` writes it.
-fn spaced(value: &serde_json::Value) -> Vec<u8> {
-    struct Spaced;
-
-    impl Formatter for Spaced {
-        fn begin_array_value<W: ?Sized + io::Write>(
-            &mut self,
-            writer: &mut W,
-            first: bool,
-        ) -> io::Result<()> {
-            writer.write_all(if first { b"" } else { b", " })
-        }
-
-        fn begin_object_key<W: ?Sized + io::Write>(
-            &mut self,
-            writer: &mut W,
-            first: bool,
-        ) -> io::Result<()> {
-            writer.write_all(if first { b"" } else { b", " })
-        }
-
-        fn begin_object_value<W: ?Sized + io::Write>(&mut self, writer: &mut W) -> io::Result<()> {
-            writer.write_all(b": ")
-        }
-    }
-
-    let mut text = Vec::new();
-    let mut serializer = Serializer::with_formatter(&mut text, Spaced);
-    serde::Serialize::serialize(value, &mut serializer).expect("JSON into memory");
-    text
 }
 
 #[cfg(test)]

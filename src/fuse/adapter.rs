@@ -2,7 +2,6 @@
 //!
 //! What is refused is never answered ENOSYS: the kernel remembers that and stops asking for good.
 
-use std::cell::RefCell;
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
@@ -19,10 +18,11 @@ use fuser::{
 
 use super::answers::{
     GENERATION, call, file_attr, file_type, handle_of, ino_of, new_time, open_reply_flags,
-    reply_attr, reply_empty, reply_entry, reply_xattr, seek_of,
+    reply_attr, reply_empty, reply_entry, reply_write, reply_xattr, seek_of,
 };
-use super::reads::ReadQueue;
-use crate::fs::{AttrChange, Created, HandleId, Vfs};
+use super::jobs::{Change, Read, Write, answer_read, answer_write};
+use super::queue::Queue;
+use crate::fs::{AttrChange, Created, Vfs};
 
 /// What is asked for where the kernel offers it. Not `FUSE_CACHE_SYMLINKS`: `current` moves. Not `FUSE_AUTO_INVAL_DATA`:
 /// what changes is announced. Not `FUSE_WRITEBACK_CACHE`: a write that fails is to fail where it is made. With
@@ -40,54 +40,27 @@ const CAPABILITIES: [InitFlags; 7] = [
 /// Reads ahead that the kernel may have under way, and from where on it holds back.
 const MAX_BACKGROUND: u16 = 64;
 
-thread_local! {
-    /// What a read is answered from; as long as the longest read so far, a megabyte or so.
-    static BUFFER: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
-}
-
 /// The kernel's view of a [`Vfs`].
-#[derive(Debug)]
 pub(super) struct Adapter {
     vfs: Arc<Vfs>,
-    reads: ReadQueue<Read>,
-}
-
-/// A read that the kernel waits for.
-#[derive(Debug)]
-struct Read {
-    handle: HandleId,
-    offset: u64,
-    len_bytes: usize,
-    reply: ReplyData,
+    reads: Queue<Read>,
+    changes: Queue<Change>,
 }
 
 impl Adapter {
-    /// Shows `vfs`, with at most `max_reads` reads under way at a time.
-    pub(super) fn new(vfs: Arc<Vfs>, max_reads: usize) -> Self {
+    /// Shows `vfs`, with at most `max_reads` reads and `max_changes` changes under way at a time.
+    pub(super) fn new(vfs: Arc<Vfs>, max_reads: usize, max_changes: usize) -> Self {
         Self {
             vfs,
-            reads: ReadQueue::new(max_reads),
+            reads: Queue::new(max_reads),
+            changes: Queue::new(max_changes),
         }
     }
 
-    fn answer_read(&self, read: Read) {
-        let Read {
-            handle,
-            offset,
-            len_bytes,
-            reply,
-        } = read;
-        BUFFER.with_borrow_mut(|buffer| {
-            // Never shrunk, so that a buffer is zeroed once and not for each read.
-            if buffer.len() < len_bytes {
-                buffer.resize(len_bytes, 0);
-            }
-            let buffer = &mut buffer[..len_bytes];
-            match call("read", || self.vfs.read_into(handle, offset, buffer)) {
-                Ok(count) => reply.data(&buffer[..count]),
-                Err(errno) => reply.error(errno),
-            }
-        });
+    /// Makes a change, now or when those before it are made. `change` replies, and does not panic outside of [`call`].
+    fn change(&self, change: impl FnOnce(&Vfs) + Send + 'static) {
+        self.changes
+            .run(Change(Box::new(change)), |Change(change)| change(&self.vfs));
     }
 }
 
@@ -136,11 +109,16 @@ impl Filesystem for Adapter {
     }
 
     fn open(&self, _req: &Request, ino: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
-        match call("open", || self.vfs.open_file(ino_of(ino), flags.0)) {
+        let open = move |vfs: &Vfs| match call("open", || vfs.open_file(ino_of(ino), flags.0)) {
             Ok(opened) => {
                 reply.opened(FileHandle(opened.handle.0), open_reply_flags(opened, flags));
             }
             Err(errno) => reply.error(errno),
+        };
+        if flags.0 & libc::O_TRUNC == 0 {
+            open(&self.vfs);
+        } else {
+            self.change(open);
         }
     }
 
@@ -161,7 +139,7 @@ impl Filesystem for Adapter {
             len_bytes: size as usize,
             reply,
         };
-        self.reads.run(read, |read| self.answer_read(read));
+        self.reads.run(read, |read| answer_read(&self.vfs, read));
     }
 
     fn lseek(
@@ -201,7 +179,9 @@ impl Filesystem for Adapter {
         _datasync: bool,
         reply: ReplyEmpty,
     ) {
-        reply_empty(reply, call("fsync", || self.vfs.fsync(handle_of(fh))));
+        self.change(move |vfs| {
+            reply_empty(reply, call("fsync", || vfs.fsync(handle_of(fh))));
+        });
     }
 
     fn fsyncdir(
@@ -212,10 +192,9 @@ impl Filesystem for Adapter {
         _datasync: bool,
         reply: ReplyEmpty,
     ) {
-        reply_empty(
-            reply,
-            call("fsyncdir", || self.vfs.fsync_directory(ino_of(ino))),
-        );
+        self.change(move |vfs| {
+            reply_empty(reply, call("fsyncdir", || vfs.fsync_directory(ino_of(ino))));
+        });
     }
 
     fn release(
@@ -375,10 +354,9 @@ impl Filesystem for Adapter {
             size_bytes: size,
             mtime: mtime.map(new_time),
         };
-        reply_attr(
-            reply,
-            call("setattr", || self.vfs.setattr(ino_of(ino), change)),
-        );
+        self.change(move |vfs| {
+            reply_attr(reply, call("setattr", || vfs.setattr(ino_of(ino), change)));
+        });
     }
 
     fn mknod(
@@ -391,10 +369,13 @@ impl Filesystem for Adapter {
         _rdev: u32,
         reply: ReplyEntry,
     ) {
-        reply_entry(
-            reply,
-            call("mknod", || self.vfs.mknod(ino_of(parent), name, mode)),
-        );
+        let name = name.to_owned();
+        self.change(move |vfs| {
+            reply_entry(
+                reply,
+                call("mknod", || vfs.mknod(ino_of(parent), &name, mode)),
+            );
+        });
     }
 
     fn mkdir(
@@ -406,24 +387,24 @@ impl Filesystem for Adapter {
         _umask: u32,
         reply: ReplyEntry,
     ) {
-        reply_entry(
-            reply,
-            call("mkdir", || self.vfs.mkdir(ino_of(parent), name)),
-        );
+        let name = name.to_owned();
+        self.change(move |vfs| {
+            reply_entry(reply, call("mkdir", || vfs.mkdir(ino_of(parent), &name)));
+        });
     }
 
     fn unlink(&self, _req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
-        reply_empty(
-            reply,
-            call("unlink", || self.vfs.unlink(ino_of(parent), name)),
-        );
+        let name = name.to_owned();
+        self.change(move |vfs| {
+            reply_empty(reply, call("unlink", || vfs.unlink(ino_of(parent), &name)));
+        });
     }
 
     fn rmdir(&self, _req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
-        reply_empty(
-            reply,
-            call("rmdir", || self.vfs.rmdir(ino_of(parent), name)),
-        );
+        let name = name.to_owned();
+        self.change(move |vfs| {
+            reply_empty(reply, call("rmdir", || vfs.rmdir(ino_of(parent), &name)));
+        });
     }
 
     fn symlink(
@@ -450,11 +431,14 @@ impl Filesystem for Adapter {
         flags: RenameFlags,
         reply: ReplyEmpty,
     ) {
-        let renamed = call("rename", || {
-            let (from, to) = ((ino_of(parent), name), (ino_of(newparent), newname));
-            self.vfs.rename(from, to, flags.bits())
+        let (name, newname) = (name.to_owned(), newname.to_owned());
+        self.change(move |vfs| {
+            let renamed = call("rename", || {
+                let (from, to) = ((ino_of(parent), &*name), (ino_of(newparent), &*newname));
+                vfs.rename(from, to, flags.bits())
+            });
+            reply_empty(reply, renamed);
         });
-        reply_empty(reply, renamed);
     }
 
     fn link(
@@ -481,17 +465,20 @@ impl Filesystem for Adapter {
         flags: i32,
         reply: ReplyCreate,
     ) {
-        match call("create", || self.vfs.create(ino_of(parent), name, flags)) {
-            Ok(Created { entry, opened }) => reply.created(
-                // `fuser` takes one time for both.
-                &entry.name_ttl.min(entry.attr_ttl),
-                &file_attr(&entry.attr),
-                GENERATION,
-                FileHandle(opened.handle.0),
-                open_reply_flags(opened, OpenFlags(flags)),
-            ),
-            Err(errno) => reply.error(errno),
-        }
+        let name = name.to_owned();
+        self.change(move |vfs| {
+            match call("create", || vfs.create(ino_of(parent), &name, flags)) {
+                Ok(Created { entry, opened }) => reply.created(
+                    // `fuser` takes one time for both.
+                    &entry.name_ttl.min(entry.attr_ttl),
+                    &file_attr(&entry.attr),
+                    GENERATION,
+                    FileHandle(opened.handle.0),
+                    open_reply_flags(opened, OpenFlags(flags)),
+                ),
+                Err(errno) => reply.error(errno),
+            }
+        });
     }
 
     fn write(
@@ -509,13 +496,19 @@ impl Filesystem for Adapter {
         // What comes from a mapping has its place, however the file was opened.
         let appends =
             flags.0 & libc::O_APPEND != 0 && !write_flags.contains(WriteFlags::FUSE_WRITE_CACHE);
-        let written = call("write", || {
-            self.vfs.write(handle_of(fh), offset, data, appends)
-        });
-        match written {
-            Ok(count) => reply.written(count),
-            Err(errno) => reply.error(errno),
-        }
+        let write = Write {
+            handle: handle_of(fh),
+            offset,
+            data,
+            appends,
+            reply,
+        };
+        self.changes.run_or_keep(
+            write,
+            |write| answer_write(&self.vfs, write),
+            Write::kept,
+            |Change(change)| change(&self.vfs),
+        );
     }
 
     fn setxattr(
@@ -528,17 +521,23 @@ impl Filesystem for Adapter {
         _position: u32,
         reply: ReplyEmpty,
     ) {
-        let set = call("setxattr", || {
-            self.vfs.setxattr(ino_of(ino), name, value, flags)
+        let (name, value) = (name.to_owned(), value.to_owned());
+        self.change(move |vfs| {
+            let set = call("setxattr", || {
+                vfs.setxattr(ino_of(ino), &name, &value, flags)
+            });
+            reply_empty(reply, set);
         });
-        reply_empty(reply, set);
     }
 
     fn removexattr(&self, _req: &Request, ino: INodeNo, name: &OsStr, reply: ReplyEmpty) {
-        reply_empty(
-            reply,
-            call("removexattr", || self.vfs.removexattr(ino_of(ino), name)),
-        );
+        let name = name.to_owned();
+        self.change(move |vfs| {
+            reply_empty(
+                reply,
+                call("removexattr", || vfs.removexattr(ino_of(ino), &name)),
+            );
+        });
     }
 
     fn fallocate(
@@ -551,10 +550,12 @@ impl Filesystem for Adapter {
         mode: i32,
         reply: ReplyEmpty,
     ) {
-        let done = call("fallocate", || {
-            self.vfs.fallocate(handle_of(fh), offset, length, mode)
+        self.change(move |vfs| {
+            let done = call("fallocate", || {
+                vfs.fallocate(handle_of(fh), offset, length, mode)
+            });
+            reply_empty(reply, done);
         });
-        reply_empty(reply, done);
     }
 
     fn copy_file_range(
@@ -570,15 +571,13 @@ impl Filesystem for Adapter {
         _flags: CopyFileRangeFlags,
         reply: ReplyWrite,
     ) {
-        let copied = call("copy_file_range", || {
-            let from = (handle_of(fh_in), offset_in);
-            self.vfs
-                .copy_range(from, (handle_of(fh_out), offset_out), len)
+        self.change(move |vfs| {
+            let copied = call("copy_file_range", || {
+                let from = (handle_of(fh_in), offset_in);
+                vfs.copy_range(from, (handle_of(fh_out), offset_out), len)
+            });
+            reply_write(reply, copied);
         });
-        match copied {
-            Ok(count) => reply.written(count),
-            Err(errno) => reply.error(errno),
-        }
     }
 
     // From here on: what is left to the kernel, which does it by itself once it has been told ENOSYS.

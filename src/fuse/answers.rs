@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use fuser::{
     Errno, FileAttr, FileHandle, FileType, FopenFlags, Generation, INodeNo, OpenAccMode, OpenFlags,
-    ReplyAttr, ReplyEmpty, ReplyEntry, ReplyXattr, TimeOrNow,
+    ReplyAttr, ReplyEmpty, ReplyEntry, ReplyWrite, ReplyXattr, TimeOrNow,
 };
 
 use crate::fs::{Attr, Entry, FsError, HandleId, Ino, Kind, NewTime, Opened, Seek};
@@ -113,6 +113,14 @@ pub(super) fn xattr_answer(len_bytes: usize, room_bytes: u32) -> XattrAnswer {
 pub(super) fn reply_empty(reply: ReplyEmpty, done: Result<(), Errno>) {
     match done {
         Ok(()) => reply.ok(),
+        Err(errno) => reply.error(errno),
+    }
+}
+
+/// Answers with how many bytes were written.
+pub(super) fn reply_write(reply: ReplyWrite, written: Result<u32, Errno>) {
+    match written {
+        Ok(count) => reply.written(count),
         Err(errno) => reply.error(errno),
     }
 }

@@ -11,32 +11,40 @@ use std::thread;
 
 use fuser::{INodeNo, Notifier};
 
-use crate::fs::{Stale, Vfs};
+use crate::fs::{News, Stale, Vfs};
 
 /// Passes on what `vfs` reports as stale, until `vfs` is dropped or the mount is gone.
 ///
 /// # Errors
 /// The thread could not be started.
 pub(super) fn spawn(vfs: &Vfs, notifier: Notifier) -> io::Result<()> {
-    let (sender, receiver) = mpsc::channel::<Vec<Stale>>();
+    let (sender, receiver) = mpsc::channel::<News>();
     thread::Builder::new()
         .name("invalidate".into())
         .spawn(move || pass_on(&receiver, &notifier))?;
-    vfs.on_stale(Box::new(move |stale| {
+    vfs.on_news(Box::new(move |news| {
         // Without a receiver the mount is gone, and its caches with it.
-        let _ = sender.send(stale);
+        let _ = sender.send(news);
     }));
     Ok(())
 }
 
-fn pass_on(receiver: &Receiver<Vec<Stale>>, notifier: &Notifier) {
-    for stale in receiver.iter().flatten() {
-        match tell(notifier, &stale) {
-            Ok(()) => log::debug!("the kernel forgets {stale:?}"),
-            Err(error) if is_disconnected(&error) => return,
-            Err(error) => {
-                log::warn!("the kernel may go on showing what is no longer so: {stale:?}: {error}");
+fn pass_on(receiver: &Receiver<News>, notifier: &Notifier) {
+    for News { stale, heard } in receiver {
+        for stale in &stale {
+            match tell(notifier, stale) {
+                Ok(()) => log::debug!("the kernel forgets {stale:?}"),
+                Err(error) if is_disconnected(&error) => return,
+                Err(error) => {
+                    log::warn!(
+                        "the kernel may go on showing what is no longer so: {stale:?}: {error}"
+                    );
+                }
             }
+        }
+        if let Some(heard) = heard {
+            // Who asked may have lost patience.
+            let _ = heard.try_send(());
         }
     }
 }

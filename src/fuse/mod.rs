@@ -8,10 +8,11 @@ mod answers;
 pub mod background;
 mod error;
 mod invalidate;
+mod jobs;
 mod kernel_mount;
 pub mod mount_point;
 mod mount_table;
-mod reads;
+mod queue;
 pub mod session;
 
 pub use error::MountError;

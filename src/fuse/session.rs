@@ -1,8 +1,8 @@
 //! A mount from its beginning to its end.
 //!
 //! Threads: `fuser` runs event loops, each of which takes a request from the kernel and answers it. Reads, which decode, run in at
-//! most as many loops as there are decode threads; [`METADATA_LOOPS`] more are always free for everything else, so that a
-//! `stat` never waits for a decode. A loop's buffer of 16 MiB is address space, not memory, until a request fills it, and
+//! most as many loops as there are decode threads, and changes of `staging/`, which may wait for a commit, in at most
+//! [`CHANGE_LOOPS`]; [`METADATA_LOOPS`] more are always free for everything else, so that a `stat` never waits for either. A loop's buffer of 16 MiB is address space, not memory, until a request fills it, and
 //! ours are small.
 //!
 //! This process never looks at its own mount: killed while it waits for its own answer, it could not end, as the kernel takes the
@@ -30,8 +30,11 @@ use super::mount_table::{mount_at, read_mounts};
 use super::{MountError, invalidate, kernel_mount};
 use crate::fs::Vfs;
 
-/// Event loops that no read ever occupies.
+/// Event loops that no read and no change ever occupies.
 const METADATA_LOOPS: usize = 8;
+
+/// Event loops that may be changing something. One of them may be at work on a commit.
+const CHANGE_LOOPS: usize = 4;
 
 /// How long to wait, after the mount was detached, for its users to be gone.
 const GRACE: Duration = Duration::from_millis(500);
@@ -145,10 +148,14 @@ fn start_loops(
     } else {
         SessionACL::Owner
     };
-    fuser_config.n_threads = Some(config.decode_threads.saturating_add(METADATA_LOOPS));
+    fuser_config.n_threads = Some(
+        config
+            .decode_threads
+            .saturating_add(CHANGE_LOOPS + METADATA_LOOPS),
+    );
     fuser_config.clone_fd = kernel_mount::can_clone_device();
     let vfs = Arc::clone(vfs);
-    let adapter = Adapter::new(Arc::clone(&vfs), config.decode_threads);
+    let adapter = Adapter::new(Arc::clone(&vfs), config.decode_threads, CHANGE_LOOPS);
     let session = Session::from_fd(adapter, connection, fuser_config.acl, fuser_config)?;
     invalidate::spawn(&vfs, session.notifier())?;
     thread::Builder::new()

@@ -16,11 +16,18 @@ pub(crate) struct Fixture {
 impl Fixture {
     /// Runs `program` in a new directory.
     pub(crate) fn make(program: &str) -> Self {
-        let python = python();
         let directory = tempfile::tempdir().unwrap();
+        let fixture = Self { directory };
+        fixture.run(program);
+        fixture
+    }
+
+    /// Runs another program in the directory.
+    pub(crate) fn run(&self, program: &str) {
+        let python = python();
         let output = Command::new(&python)
             .args(["-c", program])
-            .current_dir(directory.path())
+            .current_dir(self.directory.path())
             .output()
             .unwrap_or_else(|error| panic!("{}: {error}", python.display()));
         assert!(
@@ -28,7 +35,6 @@ impl Fixture {
             "{}",
             String::from_utf8_lossy(&output.stderr)
         );
-        Self { directory }
     }
 
     pub(crate) fn path(&self, name: &str) -> PathBuf {

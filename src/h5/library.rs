@@ -4,18 +4,19 @@
 //! hostile files: it is asked only about files and objects whose headers were decoded here before. It reads what the file held
 //! when it was opened; a [`LibraryFile`] is opened for one look and dropped after it.
 
-// The library is C: every call of it is unsafe. Nothing else in the crate calls it through pointers.
+// The library is C: every call of it is unsafe.
 #![allow(unsafe_code)]
 
-use std::ffi::{CStr, CString, c_char, c_int, c_uint, c_void};
+use std::ffi::{c_char, c_int, c_uint, c_void};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::ptr;
 use std::sync::Arc;
 
 use hdf5::sync::sync;
-use hdf5_sys::{h5, h5d, h5e, h5f, h5i, h5o, h5p, h5s, h5t};
+use hdf5_sys::{h5, h5d, h5f, h5i, h5o, h5p, h5s, h5t};
 
+use super::call::{Handle, c_string, count, done, failure, handle, refused};
 use super::mapping::{HyperslabAxis, MAX_RANK, Mapping, Selection};
 use super::{Address, H5Error, StoredChunk};
 
@@ -43,17 +44,6 @@ pub struct LibraryFile {
     id: Handle,
     /// Bytes before the superblock, which the library counts into the places of chunks.
     base_address: u64,
-}
-
-/// An identifier of the library, given back when dropped.
-#[derive(Debug)]
-struct Handle(h5i::hid_t);
-
-impl Drop for Handle {
-    fn drop(&mut self) {
-        // SAFETY: the identifier is valid and this is its only owner; the call is made under the library's lock.
-        sync(|| unsafe { h5i::H5Idec_ref(self.0) });
-    }
 }
 
 impl LibraryFile {
@@ -420,7 +410,7 @@ fn rank(space: &Handle, action: &'static str) -> Result<usize, H5Error> {
 }
 
 /// Whether elements of this type are, or contain, pointers.
-fn holds_pointers(element: &Handle, action: &'static str) -> Result<bool, H5Error> {
+pub(super) fn holds_pointers(element: &Handle, action: &'static str) -> Result<bool, H5Error> {
     use h5t::H5T_class_t as Class;
     // SAFETY: `element` is a valid type, here and in the calls below.
     match unsafe { h5t::H5Tget_class(element.0) } {
@@ -449,78 +439,6 @@ fn holds_pointers(element: &Handle, action: &'static str) -> Result<bool, H5Erro
         }
         _ => Ok(false),
     }
-}
-
-fn c_string(bytes: &[u8], action: &'static str) -> Result<CString, H5Error> {
-    CString::new(bytes).map_err(|_| refused(action, "a name with a NUL"))
-}
-
-/// The new identifier that `call` makes.
-fn handle(action: &'static str, call: impl FnOnce() -> h5i::hid_t) -> Result<Handle, H5Error> {
-    match call() {
-        id if id >= 0 => Ok(Handle(id)),
-        _ => Err(failure(action)),
-    }
-}
-
-fn done(action: &'static str, call: impl FnOnce() -> c_int) -> Result<(), H5Error> {
-    if call() < 0 {
-        Err(failure(action))
-    } else {
-        Ok(())
-    }
-}
-
-fn count(action: &'static str, call: impl FnOnce() -> h5::hssize_t) -> Result<usize, H5Error> {
-    usize::try_from(call()).map_err(|_| failure(action))
-}
-
-/// An error that is found here, before the library is asked.
-fn refused(action: &'static str, message: &str) -> H5Error {
-    H5Error::Library {
-        action,
-        message: message.to_owned(),
-    }
-}
-
-/// The error that the library's stack describes, which is cleared.
-fn failure(action: &'static str) -> H5Error {
-    let mut innermost: Option<String> = None;
-    // SAFETY: called under the lock, before any other call changes the stack; the callback gets a pointer to `innermost`, which
-    // lives through the call.
-    unsafe {
-        h5e::H5Ewalk2(
-            h5e::H5E_DEFAULT,
-            h5e::H5E_direction_t::H5E_WALK_UPWARD,
-            Some(first_message),
-            (&raw mut innermost).cast(),
-        );
-        h5e::H5Eclear2(h5e::H5E_DEFAULT);
-    }
-    H5Error::Library {
-        action,
-        message: innermost.unwrap_or_else(|| "it does not say why".to_owned()),
-    }
-}
-
-/// Keeps the first message of a walk.
-///
-/// # Safety
-/// `error` is an entry of the library's stack; `data` points to an `Option<String>` that nothing else uses.
-unsafe extern "C" fn first_message(
-    _number: c_uint,
-    error: *const h5e::H5E_error2_t,
-    data: *mut c_void,
-) -> c_int {
-    // SAFETY: this is what the caller guarantees; the description is null or ends with NUL.
-    unsafe {
-        let first = &mut *data.cast::<Option<String>>();
-        let text = (*error).desc;
-        if first.is_none() && !text.is_null() {
-            *first = Some(CStr::from_ptr(text).to_string_lossy().into_owned());
-        }
-    }
-    0
 }
 
 #[cfg(test)]

@@ -8,6 +8,7 @@
 mod chunk_map;
 mod selection;
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use super::decoder::Decoder;
@@ -177,6 +178,15 @@ pub fn blocks_equal(
     Ok(true)
 }
 
+/// The name of a source as it is stored: the C library takes `%b` for the number of a block, and `%%` for a percent sign.
+pub(super) fn escaped(name: &[u8]) -> Cow<'_, [u8]> {
+    if !name.contains(&b'%') {
+        return Cow::Borrowed(name);
+    }
+    let parts: Vec<&[u8]> = name.split(|&byte| byte == b'%').collect();
+    Cow::Owned(parts.join(&b"%%"[..]))
+}
+
 fn damaged(address: Address, what: &'static str) -> H5Error {
     H5Error::Damaged {
         structure: BLOCK,
@@ -232,7 +242,8 @@ impl<'a> Entries<'a> {
             return None;
         }
         let (mut source, mut target) = (BoxBuffer::new(), BoxBuffer::new());
-        let mut names = ExpectedNames::new(expected_source);
+        let expected_source = escaped(expected_source);
+        let mut names = ExpectedNames::new(&expected_source);
         let mut pattern: Option<Pattern<'_>> = None;
         for _ in 0..self.len {
             let like_the_last = pattern

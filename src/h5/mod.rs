@@ -29,7 +29,7 @@ mod reader;
 mod superblock;
 mod symbol_table;
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;
 
 pub use attribute::{Attribute, attribute_named, attributes};
 pub use checksum::lookup3;
@@ -41,6 +41,7 @@ pub use reader::{MetaBytes, MetaReader};
 pub use superblock::H5File;
 
 // Where the bytes of datasets are, and the C library for what is not decoded here.
+mod call;
 mod chunk_index;
 #[cfg(test)]
 pub(crate) mod fixture;

@@ -32,8 +32,12 @@ pub(crate) mod message_type {
     pub(crate) const ATTRIBUTE: u16 = 0x000c;
     pub(crate) const CONTINUATION: u16 = 0x0010;
     pub(crate) const SYMBOL_TABLE: u16 = 0x0011;
+    #[cfg(test)]
+    pub(crate) const MODIFICATION_TIME: u16 = 0x0012;
     pub(crate) const ATTRIBUTE_INFO: u16 = 0x0015;
     pub(crate) const REFERENCE_COUNT: u16 = 0x0016;
+    pub(crate) const FILE_SPACE: u16 = 0x0017;
+    pub(crate) const CACHE_IMAGE: u16 = 0x0018;
 }
 
 /// What an object is.
@@ -56,6 +60,7 @@ pub struct ObjectHeader {
     /// The blocks' messages, one block behind the other.
     bytes: Vec<u8>,
     messages: Vec<Entry>,
+    blocks: Vec<Block>,
 }
 
 #[derive(Debug, Clone)]
@@ -93,6 +98,7 @@ impl ObjectHeader {
             reference_count: 1,
             bytes: Vec::new(),
             messages: Vec::new(),
+            blocks: Vec::new(),
         };
         let mut continuations = Continuations {
             budget: reader.budget(),
@@ -136,6 +142,16 @@ impl ObjectHeader {
             .iter()
             .find(|entry| entry.message_type == message_type)
             .map(|entry| self.message(entry))
+    }
+
+    /// Where the block that `address` lies in begins, and its length in bytes: in version 2, with its signature and its checksum.
+    pub(crate) fn block_around(&self, address: Address) -> Option<(Address, u64)> {
+        let around = |block: &&Block| {
+            let inside = address.0.checked_sub(block.address.0);
+            inside.is_some_and(|inside| inside < block.len_bytes)
+        };
+        let block = self.blocks.iter().find(around)?;
+        Some((block.address, block.len_bytes))
     }
 
     /// What the object is, by the messages that it has (`H5O_obj_class_real`).
@@ -198,6 +214,7 @@ impl ObjectHeader {
         let mut next = Some(first);
         while let Some(block) = next {
             let bytes = continuations.read(reader, block, self.bytes.len())?;
+            self.blocks.push(block);
             self.add_block(&bytes, block.address, false, continuations)?;
             next = continuations.blocks.pop();
         }
@@ -238,6 +255,7 @@ impl ObjectHeader {
         let mut next = Some((first, STRUCTURE, prefix_len));
         while let Some((block, structure, overhead)) = next {
             let bytes = continuations.read(reader, block, self.bytes.len())?;
+            self.blocks.push(block);
             let bytes = checksum::verified(&bytes, structure, block.address)?;
             let mut decoder = Decoder::new(bytes, structure, block.address);
             if structure == CONTINUATION {

@@ -24,6 +24,10 @@ pub struct H5File {
 struct Superblock {
     version: u8,
     base_address: u64,
+    /// The base address that is written in it.
+    stored_base: u64,
+    /// Where more of it is.
+    extension: Option<Address>,
     /// Where the file should end, in bytes from its very beginning.
     end_of_file: u64,
     /// How long the file was when it was opened.
@@ -80,6 +84,22 @@ impl H5File {
     #[must_use]
     pub fn base_address(&self) -> u64 {
         self.superblock.base_address
+    }
+
+    /// The base address that the superblock has, which is another one where a user block came or went later.
+    pub(crate) fn stored_base_address(&self) -> u64 {
+        self.superblock.stored_base
+    }
+
+    /// The header of the superblock's extension.
+    pub(crate) fn superblock_extension(&self) -> Option<Address> {
+        self.superblock.extension
+    }
+
+    /// Where the file's content ends, in bytes from its very beginning; no more than its length.
+    #[must_use]
+    pub fn end_of_file(&self) -> u64 {
+        self.superblock.end_of_file
     }
 
     /// How long the file was when it was opened, in bytes.
@@ -150,7 +170,8 @@ fn decode(bytes: &[u8], start: u64, file_len_bytes: u64) -> Result<Superblock, H
     }
 
     let stored_base = decoder.offset()?.0;
-    decoder.skip(8)?; // Free-space storage, or the superblock's extension.
+    // In the older versions, of the free-space storage, which there never was.
+    let extension = Some(decoder.offset()?).filter(|place| version >= 2 && place.is_defined());
     let stored_end = decoder.offset()?.0;
     let root = if version < 2 {
         decoder.skip(8 + 8)?; // Driver information, and the name in the root's symbol table entry.
@@ -173,6 +194,8 @@ fn decode(bytes: &[u8], start: u64, file_len_bytes: u64) -> Result<Superblock, H
     Ok(Superblock {
         version,
         base_address: start,
+        stored_base,
+        extension,
         end_of_file,
         file_len_bytes,
         root,

@@ -7,6 +7,8 @@ mod local;
 mod transaction;
 
 pub use local::LocalFile;
+#[cfg(test)]
+pub(crate) use transaction::testing;
 pub use transaction::{Transaction, TransactionError};
 
 use std::io::IoSliceMut;

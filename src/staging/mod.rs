@@ -2,49 +2,84 @@
 //!
 //! [`Staging`] is the whole interface. It knows what is to be in the next version and gives that to
 //! [`VersionedFile::commit`]; it does not know how a version is written, nor what asks for the changes.
+//!
+//! Everything staged is kept in a folder beside the file, the sidecar: a log of the changes of the tree, and for each edited dataset an overlay of
+//! the bytes that were written. Both are written as the changes happen, and read again by the next mount.
 
+mod attributes;
+mod block_set;
+mod change;
+mod change_log;
+mod commit;
+mod content;
 mod error;
+mod files;
+mod overlay;
+mod sidecar;
+mod staged_bytes;
+mod state;
+mod status;
+mod tree;
 mod types;
 
-use std::sync::Arc;
+#[cfg(test)]
+mod tests;
 
+use std::path::PathBuf;
+use std::sync::{
+    Arc, Mutex, OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard, TryLockError,
+};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use change::Change;
 pub use error::StagingError;
+pub use files::StagedFile;
+use sidecar::Sidecar;
+use state::State;
 pub use types::{
     Allocate, CommitRequest, NodeId, RenameMode, SetMode, StagedAttributes, StagedEntry,
     StagedKind, StagedStat,
 };
 
-use crate::store::{CommitReport, VersionedFile};
-
-/// An open dataset, closed when dropped. It goes on being the same dataset when it is renamed, removed or committed.
-#[derive(Debug)]
-pub struct StagedFile {
-    node: NodeId,
-}
-
-impl StagedFile {
-    /// Which one it is.
-    #[must_use]
-    pub fn node(&self) -> NodeId {
-        self.node
-    }
-}
+use crate::store::{Dataset, Snapshot, Version, VersionIndex, VersionedFile};
 
 /// What changed under its observers' feet: content and attributes of these nodes, and names in them, may be others now.
 pub type OnReplaced = Box<dyn Fn(&[NodeId]) + Send + Sync>;
 
 /// The staged tree of one mount. All methods can be called from many threads.
-#[derive(Debug)]
 pub struct Staging {
     file: Arc<VersionedFile>,
+    /// Of the sidecar.
+    path: PathBuf,
+    /// Held for reading by whoever changes anything, and for writing by a commit and whatever else begins anew. Taken before `state`.
+    gate: RwLock<()>,
+    /// `None` until it is first looked at. Taken before the lock of any dataset's bytes.
+    state: RwLock<Option<State>>,
+    on_replaced: OnceLock<OnReplaced>,
+    /// What became of the last commit.
+    outcome: Mutex<Option<String>>,
 }
 
-#[allow(clippy::unused_self, unused_variables, clippy::needless_pass_by_value)]
+impl std::fmt::Debug for Staging {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Staging")
+            .field("path", &self.path)
+            .finish_non_exhaustive()
+    }
+}
+
 impl Staging {
     /// Staging of `file`, as yet without any change. Touches nothing on disk.
     #[must_use]
     pub fn new(file: Arc<VersionedFile>) -> Self {
-        Self { file }
+        Self {
+            path: sidecar::path_for(file.path()),
+            file,
+            gate: RwLock::default(),
+            state: RwLock::default(),
+            on_replaced: OnceLock::new(),
+            outcome: Mutex::default(),
+        }
     }
 
     /// Takes up what an earlier mount left staged, if it did.
@@ -53,7 +88,8 @@ impl Staging {
     /// [`StagingError::Held`], [`StagingError::BaseGone`], or what is wrong with the folder of staged state. Until that is resolved, all other
     /// methods fail with the same.
     pub fn recover(&self) -> Result<(), StagingError> {
-        self.missing()
+        self.refresh()?;
+        self.read(|_| Ok(()))
     }
 
     /// Makes everything durable and removes the folder of staged state if nothing is staged. To be called at unmount.
@@ -61,18 +97,35 @@ impl Staging {
     /// # Errors
     /// What the operating system says.
     pub fn close(&self) -> Result<(), StagingError> {
-        self.missing()
+        let _gate = self.gate.write().unwrap_or_else(PoisonError::into_inner);
+        let mut state = self.state_mut();
+        if let Some(state) = &mut *state
+            && !state.is_base_gone
+            && !state.is_pinned
+            && state.tree.is_pristine()
+            && let Some(kept) = state.kept.take()
+        {
+            return kept.sidecar.remove_all();
+        }
+        sync_all(state.as_ref())
     }
 
     /// Is told, after a commit, a reset, or another program's commit, which nodes to look at again.
-    pub fn on_replaced(&self, on_replaced: OnReplaced) {}
+    pub fn on_replaced(&self, on_replaced: OnReplaced) {
+        // A second mount of one staging has no use.
+        let _ = self.on_replaced.set(on_replaced);
+    }
 
     /// The node that is shown as `name` in a group.
     ///
     /// # Errors
     /// [`StagingError::NotFound`], [`StagingError::NotADirectory`], [`StagingError::Stale`].
     pub fn lookup(&self, parent: NodeId, name: &[u8]) -> Result<NodeId, StagingError> {
-        self.missing()
+        self.refresh()?;
+        self.read(|state| {
+            let children = state.tree.children(parent)?;
+            children.get(name).copied().ok_or(StagingError::NotFound)
+        })
     }
 
     /// What a group contains, in the byte order of the names as shown.
@@ -80,7 +133,19 @@ impl Staging {
     /// # Errors
     /// [`StagingError::NotADirectory`], [`StagingError::Stale`].
     pub fn list(&self, group: NodeId) -> Result<Vec<StagedEntry>, StagingError> {
-        self.missing()
+        self.refresh()?;
+        self.read(|state| {
+            let children = state.tree.children(group)?.iter();
+            children
+                .map(|(name, &node)| {
+                    Ok(StagedEntry {
+                        name: name.clone(),
+                        node,
+                        kind: state.tree.node(node)?.kind(),
+                    })
+                })
+                .collect()
+        })
     }
 
     /// The group that holds a node; the root holds itself.
@@ -88,7 +153,11 @@ impl Staging {
     /// # Errors
     /// [`StagingError::Stale`].
     pub fn parent(&self, node: NodeId) -> Result<NodeId, StagingError> {
-        self.missing()
+        self.read(|state| match state.tree.node(node)?.parent {
+            Some(parent) => Ok(parent),
+            None if node == NodeId::ROOT => Ok(node),
+            None => Err(StagingError::Stale),
+        })
     }
 
     /// Group or dataset.
@@ -96,7 +165,7 @@ impl Staging {
     /// # Errors
     /// [`StagingError::Stale`].
     pub fn kind(&self, node: NodeId) -> Result<StagedKind, StagingError> {
-        self.missing()
+        self.read(|state| Ok(state.tree.node(node)?.kind()))
     }
 
     /// Kind, length, times. Also of a removed dataset that is still open.
@@ -104,7 +173,55 @@ impl Staging {
     /// # Errors
     /// [`StagingError::Stale`], or what is wrong with the dataset.
     pub fn stat(&self, node: NodeId) -> Result<StagedStat, StagingError> {
-        self.missing()
+        self.refresh()?;
+        self.read(|state| self.stat_in(state, node))
+    }
+
+    fn stat_in(&self, state: &State, id: NodeId) -> Result<StagedStat, StagingError> {
+        let node = state.tree.node(id)?;
+        let mut stat = StagedStat {
+            kind: node.kind(),
+            size_bytes: 0,
+            stored_bytes: 0,
+            modified: UNIX_EPOCH,
+            writable: true,
+        };
+        let of_base = match &node.origin {
+            Some(path) if node.dataset().is_some() => self.ask_base(state, |snapshot, index| {
+                let dataset = self.file.dataset_in(snapshot, index, path)?;
+                let class = snapshot.sharing()?.class_of(index, path);
+                let origin = class.map_or(index, |class| {
+                    snapshot
+                        .sharing()
+                        .map_or(index, |sharing| sharing.class(class).origin)
+                });
+                Ok((
+                    dataset.len_bytes()?,
+                    dataset.stored_bytes()?,
+                    time_of(snapshot.history().version(origin)),
+                    content::Form::of(&dataset) != content::Form::Json,
+                ))
+            })?,
+            _ => self.ask_base(state, |snapshot, index| {
+                Ok((0, 0, time_of(snapshot.history().version(index)), true))
+            })?,
+        };
+        if let Some((size_bytes, stored_bytes, modified, writable)) = of_base {
+            (stat.size_bytes, stat.stored_bytes) = (size_bytes, stored_bytes);
+            (stat.modified, stat.writable) = (modified, writable);
+        }
+        stat.modified = node.modified.unwrap_or(stat.modified);
+        if node.dataset().is_some()
+            && let Some(content) = state.known_content(id)
+        {
+            let body = content.read();
+            if let Some(overlay) = &body.overlay {
+                stat.size_bytes = overlay.len_bytes();
+                stat.stored_bytes = stat.stored_bytes.saturating_add(overlay.stored_bytes()?);
+                stat.modified = overlay.modified();
+            }
+        }
+        Ok(stat)
     }
 
     /// Makes an empty dataset.
@@ -112,7 +229,31 @@ impl Staging {
     /// # Errors
     /// [`StagingError::Exists`], [`StagingError::BadName`], or those of the folder of staged state.
     pub fn create(&self, parent: NodeId, name: &[u8]) -> Result<NodeId, StagingError> {
-        self.missing()
+        self.refresh()?;
+        let _gate = self.pass();
+        self.change_state(|state| {
+            let path = state.tree.path_in(parent, name)?;
+            state.tree.check(&Change::Create {
+                path: path.clone(),
+                overlay: 0,
+            })?;
+            let mut overlay = state.new_overlay(&self.path, 0)?;
+            let created = Change::Create {
+                path,
+                overlay: overlay.number(),
+            };
+            let applied = state.change(&self.path, &created);
+            let id = match applied.map(|applied| applied.node) {
+                Ok(Some(id)) => id,
+                other => {
+                    overlay.discard();
+                    return Err(other.err().unwrap_or(StagingError::Stale));
+                }
+            };
+            let base = content::Base::new(&self.file, None);
+            state.keep(id, content::Content::new(base, Some(overlay)));
+            Ok(id)
+        })
     }
 
     /// Makes an empty group.
@@ -120,7 +261,13 @@ impl Staging {
     /// # Errors
     /// As for [`Staging::create`].
     pub fn mkdir(&self, parent: NodeId, name: &[u8]) -> Result<NodeId, StagingError> {
-        self.missing()
+        self.refresh()?;
+        let _gate = self.pass();
+        self.change_state(|state| {
+            let path = state.tree.path_in(parent, name)?;
+            let applied = state.change(&self.path, &Change::Mkdir { path })?;
+            applied.node.ok_or(StagingError::Stale)
+        })
     }
 
     /// Removes a dataset; who has it open goes on with it.
@@ -128,7 +275,7 @@ impl Staging {
     /// # Errors
     /// [`StagingError::NotFound`], [`StagingError::IsADirectory`].
     pub fn unlink(&self, parent: NodeId, name: &[u8]) -> Result<(), StagingError> {
-        self.missing()
+        self.remove(parent, name, StagedKind::Dataset)
     }
 
     /// Removes an empty group.
@@ -136,7 +283,22 @@ impl Staging {
     /// # Errors
     /// [`StagingError::NotFound`], [`StagingError::NotADirectory`], [`StagingError::NotEmpty`].
     pub fn rmdir(&self, parent: NodeId, name: &[u8]) -> Result<(), StagingError> {
-        self.missing()
+        self.remove(parent, name, StagedKind::Group)
+    }
+
+    fn remove(&self, parent: NodeId, name: &[u8], kind: StagedKind) -> Result<(), StagingError> {
+        self.refresh()?;
+        let _gate = self.pass();
+        self.change_state(|state| {
+            let path = state.tree.path_in(parent, name)?;
+            match (state.tree.node(state.tree.find(&path)?)?.kind(), kind) {
+                (StagedKind::Group, StagedKind::Dataset) => Err(StagingError::IsADirectory),
+                (StagedKind::Dataset, StagedKind::Group) => Err(StagingError::NotADirectory),
+                _ => state
+                    .change(&self.path, &Change::Remove { path })
+                    .map(|_| ()),
+            }
+        })
     }
 
     /// Moves a node. A dataset that replaces another one keeps its own type and attributes, and takes what it does not have from that one.
@@ -151,98 +313,58 @@ impl Staging {
         new_name: &[u8],
         mode: RenameMode,
     ) -> Result<(), StagingError> {
-        self.missing()
+        self.refresh()?;
+        let _gate = self.pass();
+        self.change_state(|state| {
+            let from = state.tree.path_in(parent, name)?;
+            let to = state.tree.path_in(new_parent, new_name)?;
+            let id = state.tree.find(&from)?;
+            let target = match state.tree.find(&to) {
+                Ok(target) => Some(target),
+                Err(StagingError::NotFound) => None,
+                Err(error) => return Err(error),
+            };
+            if target.is_some() && mode == RenameMode::NoReplace {
+                return Err(StagingError::Exists);
+            }
+            if target == Some(id) {
+                return Ok(());
+            }
+            let moved = match target {
+                Some(target) if mode == RenameMode::Exchange => vec![id, target],
+                _ => vec![id],
+            };
+            let change = if mode == RenameMode::Exchange {
+                Change::Exchange { from, to }
+            } else {
+                Change::Rename { from, to }
+            };
+            state.tree.check(&change)?;
+            for id in moved {
+                self.check_movable(state, id)?;
+            }
+            state.change(&self.path, &change).map(|_| ())
+        })
     }
 
-    /// Opens a dataset, for writing too if `write`; cut to nothing first if `truncate`.
-    ///
-    /// # Errors
-    /// [`StagingError::IsADirectory`], [`StagingError::NotPermitted`] for writing to what can only be read.
-    pub fn open(
-        &self,
-        node: NodeId,
-        write: bool,
-        truncate: bool,
-    ) -> Result<StagedFile, StagingError> {
-        self.missing()
-    }
-
-    /// Fills `buffer` from `offset` on as far as the bytes go, and says how many there were.
-    ///
-    /// # Errors
-    /// What is wrong with the version or with what is staged.
-    pub fn read_at(
-        &self,
-        file: &StagedFile,
-        offset: u64,
-        buffer: &mut [u8],
-    ) -> Result<usize, StagingError> {
-        self.missing()
-    }
-
-    /// Writes, and says how many bytes; fewer than all where room ended in between.
-    ///
-    /// # Errors
-    /// [`StagingError::Sidecar`], [`StagingError::TooLong`], or of the version, whose bytes around the written ones are copied. Nothing is
-    /// changed then.
-    pub fn write_at(
-        &self,
-        file: &StagedFile,
-        offset: u64,
-        bytes: &[u8],
-    ) -> Result<usize, StagingError> {
-        self.missing()
-    }
-
-    /// Writes behind the last byte (`O_APPEND`).
-    ///
-    /// # Errors
-    /// As for [`Staging::write_at`].
-    pub fn append(&self, file: &StagedFile, bytes: &[u8]) -> Result<usize, StagingError> {
-        self.missing()
-    }
-
-    /// Sets the length; what is new reads as zeros.
-    ///
-    /// # Errors
-    /// As for [`Staging::write_at`].
-    pub fn truncate(&self, node: NodeId, len_bytes: u64) -> Result<(), StagingError> {
-        self.missing()
-    }
-
-    /// `fallocate(2)`.
-    ///
-    /// # Errors
-    /// As for [`Staging::write_at`].
-    pub fn allocate(
-        &self,
-        file: &StagedFile,
-        mode: Allocate,
-        offset: u64,
-        len_bytes: u64,
-    ) -> Result<(), StagingError> {
-        self.missing()
-    }
-
-    /// The first byte at `offset` or behind it that is data, or that is a hole (`for_hole`).
-    ///
-    /// # Errors
-    /// [`StagingError::NoSuchOffset`], or what is wrong with the version.
-    pub fn seek(
-        &self,
-        file: &StagedFile,
-        offset: u64,
-        for_hole: bool,
-    ) -> Result<u64, StagingError> {
-        self.missing()
-    }
-
-    /// Makes a dataset's bytes and all names and attributes durable.
-    ///
-    /// # Errors
-    /// What the operating system says.
-    pub fn fsync(&self, file: &StagedFile) -> Result<(), StagingError> {
-        self.missing()
+    /// Whether everything at or below a node can be stored under another path: what has no bytes of its own can not.
+    fn check_movable(&self, state: &State, id: NodeId) -> Result<(), StagingError> {
+        for id in state.tree.datasets_within(id) {
+            let Some(path) = state.tree.node(id)?.origin.clone() else {
+                continue;
+            };
+            let form = self.ask_base(state, |snapshot, index| {
+                Ok(content::Form::of(
+                    &*self.file.dataset_in(snapshot, index, &path)?,
+                ))
+            })?;
+            if form == Some(content::Form::Json) {
+                return Err(StagingError::NotPermitted {
+                    what: "a dataset that is shown as JSON Lines cannot be given another name",
+                });
+            }
+        }
+        Ok(())
     }
 
     /// Makes everything durable.
@@ -250,52 +372,8 @@ impl Staging {
     /// # Errors
     /// What the operating system says.
     pub fn fsync_all(&self) -> Result<(), StagingError> {
-        self.missing()
-    }
-
-    /// All extended attributes of a node.
-    ///
-    /// # Errors
-    /// [`StagingError::Stale`], or what is wrong with the object in the version.
-    pub fn attributes(&self, node: NodeId) -> Result<StagedAttributes, StagingError> {
-        self.missing()
-    }
-
-    /// Sets an attribute, `name` without its namespace.
-    ///
-    /// # Errors
-    /// [`StagingError::AttributeExists`], [`StagingError::NoAttribute`], [`StagingError::NotPermitted`],
-    /// [`StagingError::Description`], [`StagingError::Shape`].
-    pub fn set_attribute(
-        &self,
-        node: NodeId,
-        name: &[u8],
-        value: &[u8],
-        mode: SetMode,
-    ) -> Result<(), StagingError> {
-        self.missing()
-    }
-
-    /// Removes an attribute, `name` without its namespace.
-    ///
-    /// # Errors
-    /// [`StagingError::NoAttribute`], [`StagingError::NotPermitted`].
-    pub fn remove_attribute(&self, node: NodeId, name: &[u8]) -> Result<(), StagingError> {
-        self.missing()
-    }
-
-    /// What the next version is based on, each change, and what became of the last commit, as text.
-    #[must_use]
-    pub fn status(&self) -> Vec<u8> {
-        Vec::new()
-    }
-
-    /// Makes a version of what is staged, and starts over from it.
-    ///
-    /// # Errors
-    /// [`StagingError::Commit`]; everything is then still staged.
-    pub fn commit(&self, request: &CommitRequest) -> Result<CommitReport, StagingError> {
-        self.missing()
+        let state = self.state.read().unwrap_or_else(PoisonError::into_inner);
+        sync_all(state.as_ref())
     }
 
     /// Drops what is staged and starts over: from the current version, or from the one that is shown as `version`.
@@ -303,13 +381,219 @@ impl Staging {
     /// # Errors
     /// [`StagingError::NoSuchVersion`].
     pub fn reset(&self, version: Option<&[u8]>) -> Result<(), StagingError> {
-        self.missing()
+        match self.refresh() {
+            Err(error @ StagingError::Held { .. }) => return Err(error),
+            // What cannot be taken up can be dropped.
+            Err(_) | Ok(()) => {}
+        }
+        let replaced = {
+            let _gate = self.gate.write().unwrap_or_else(PoisonError::into_inner);
+            let snapshot = self.file.look();
+            let current = state::current(&snapshot);
+            let base = match version {
+                None => current.clone(),
+                Some(name) => {
+                    let history = snapshot.history();
+                    let index =
+                        history
+                            .by_shown_name(name)
+                            .ok_or_else(|| StagingError::NoSuchVersion {
+                                name: name.to_vec(),
+                            })?;
+                    Some(history.version(index).key.clone())
+                }
+            };
+            let is_pinned = base != current;
+            let mut state = self.state_mut();
+            if state.is_none() {
+                let fresh = State::over(&self.file, current, false)?;
+                if let Some(sidecar) = Sidecar::take(&self.path)? {
+                    sidecar.remove_all()?;
+                }
+                *state = Some(fresh);
+            }
+            self.start_over(&mut state, base, is_pinned)?
+        };
+        self.tell(&replaced);
+        Ok(())
     }
 
-    fn missing<T>(&self) -> Result<T, StagingError> {
-        Err(StagingError::SidecarForeign {
-            path: self.file.path().to_owned(),
-            what: "staging is not there yet",
+    /// Begins anew over a version, and says which nodes may have changed by it.
+    fn start_over(
+        &self,
+        state: &mut Option<State>,
+        base: Option<crate::store::VersionKey>,
+        is_pinned: bool,
+    ) -> Result<Vec<NodeId>, StagingError> {
+        let state = state.as_mut().ok_or(StagingError::Stale)?;
+        let mut replaced: Vec<NodeId> = state.tree.objects().into_values().collect();
+        if is_pinned {
+            // The choice is kept beside the file, as the changes are.
+            state.kept(&self.path)?;
+        }
+        state.start_over(base, is_pinned)?;
+        replaced.push(NodeId::ROOT);
+        replaced.extend(state.tree.objects().into_values());
+        replaced.sort_unstable();
+        replaced.dedup();
+        Ok(replaced)
+    }
+
+    fn tell(&self, replaced: &[NodeId]) {
+        if let Some(on_replaced) = self.on_replaced.get() {
+            on_replaced(replaced);
+        }
+    }
+
+    /// Looks whether there is anything new: takes up a sidecar, and follows the current version while nothing is staged. To be called
+    /// without any lock.
+    fn refresh(&self) -> Result<(), StagingError> {
+        if self.is_fresh() {
+            return Ok(());
+        }
+        let replaced = {
+            let _gate = match self.gate.try_write() {
+                Ok(gate) => gate,
+                Err(TryLockError::Poisoned(gate)) => gate.into_inner(),
+                // Somebody changes something or commits: then what is staged stays as it is for now.
+                Err(TryLockError::WouldBlock) if self.state().is_some() => return Ok(()),
+                Err(TryLockError::WouldBlock) => {
+                    self.gate.write().unwrap_or_else(PoisonError::into_inner)
+                }
+            };
+            let mut state = self.state_mut();
+            let must_load = match &*state {
+                None => true,
+                Some(state) => state.kept.is_none() && self.path.symlink_metadata().is_ok(),
+            };
+            if must_load {
+                *state = Some(State::load(&self.file, &self.path)?);
+                return Ok(());
+            }
+            let snapshot = self.file.look();
+            let follows = state.as_ref().is_some_and(|state| {
+                state.identity != snapshot.identity()
+                    && !state.is_pinned
+                    && !state.is_base_gone
+                    && !state.has_open_files()
+                    && state.tree.is_pristine()
+            });
+            if !follows {
+                return Ok(());
+            }
+            self.start_over(&mut state, state::current(&snapshot), false)?
+        };
+        self.tell(&replaced);
+        Ok(())
+    }
+
+    fn is_fresh(&self) -> bool {
+        let state = self.state();
+        let Some(state) = &*state else {
+            return false;
+        };
+        if state.kept.is_none() && self.path.symlink_metadata().is_ok() {
+            return false;
+        }
+        state.is_pinned
+            || state.is_base_gone
+            || self.file.look().identity() == state.identity
+            || state.has_open_files()
+            || !state.tree.is_pristine()
+    }
+
+    fn state(&self) -> RwLockReadGuard<'_, Option<State>> {
+        self.state.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn state_mut(&self) -> RwLockWriteGuard<'_, Option<State>> {
+        self.state.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Keeps a commit out as long as it is held.
+    fn pass(&self) -> RwLockReadGuard<'_, ()> {
+        self.gate.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn read<T>(
+        &self,
+        read: impl FnOnce(&State) -> Result<T, StagingError>,
+    ) -> Result<T, StagingError> {
+        let state = self.state();
+        read(state.as_ref().ok_or(StagingError::Stale)?.usable()?)
+    }
+
+    /// To be called with the gate held.
+    fn change_state<T>(
+        &self,
+        change: impl FnOnce(&mut State) -> Result<T, StagingError>,
+    ) -> Result<T, StagingError> {
+        let mut state = self.state_mut();
+        let state = state.as_mut().ok_or(StagingError::Stale)?;
+        state.usable()?;
+        change(state)
+    }
+
+    /// What is found in the base version; `None` where there is none.
+    fn ask_base<T>(
+        &self,
+        state: &State,
+        ask: impl Fn(&Arc<Snapshot>, VersionIndex) -> Result<T, crate::store::StoreError>,
+    ) -> Result<Option<T>, StagingError> {
+        let Some(base) = &state.base else {
+            return Ok(None);
+        };
+        let found = self.file.ask(|snapshot| {
+            let index = snapshot.history().by_key(base).ok_or_else(|| {
+                crate::store::StoreError::VersionGone {
+                    version: base.name.to_vec(),
+                }
+            })?;
+            ask(snapshot, index)
+        })?;
+        Ok(Some(found))
+    }
+
+    /// A dataset of the base version.
+    fn base_dataset(
+        &self,
+        state: &State,
+        path: &[u8],
+    ) -> Result<Option<Arc<Dataset>>, StagingError> {
+        self.ask_base(state, |snapshot, index| {
+            self.file.dataset_in(snapshot, index, path)
         })
     }
+}
+
+fn sync_all(state: Option<&State>) -> Result<(), StagingError> {
+    let Some(state) = state else {
+        return Ok(());
+    };
+    for content in state.staged_contents() {
+        if let Some(overlay) = &content.read().overlay {
+            overlay.sync()?;
+        }
+    }
+    if let Some(kept) = &state.kept {
+        kept.log.sync()?;
+        kept.sidecar.sync()?;
+    }
+    Ok(())
+}
+
+fn time_of(version: &Version) -> SystemTime {
+    let Some(time) = version.timestamp else {
+        return UNIX_EPOCH;
+    };
+    let nanoseconds = Duration::from_nanos(u64::from(time.timestamp_subsec_nanos()));
+    let seconds = Duration::from_secs(time.timestamp().unsigned_abs());
+    let whole = if time.timestamp() < 0 {
+        UNIX_EPOCH.checked_sub(seconds)
+    } else {
+        UNIX_EPOCH.checked_add(seconds)
+    };
+    whole
+        .and_then(|whole| whole.checked_add(nanoseconds))
+        .unwrap_or(UNIX_EPOCH)
 }

@@ -96,6 +96,17 @@ fn add_texts(hash: &mut Sha256, row: &[u8], heap: &dyn HeapData) -> Result<(), H
     Ok(())
 }
 
+/// The hash of a chunk of variable-length strings, of which `texts` are those within `extent`, in C order.
+pub(crate) fn hash_texts<'t>(texts: impl Iterator<Item = &'t [u8]>, extent: &[u64]) -> ChunkHash {
+    let mut hash = Sha256::new();
+    for text in texts {
+        hash.update((text.len() as u64).to_le_bytes());
+        hash.update(text);
+    }
+    hash.update(shape_text(extent));
+    hash.finalize().into()
+}
+
 /// A shape as Python prints a tuple.
 fn shape_text(shape: &[u64]) -> String {
     match shape {

@@ -70,6 +70,16 @@ impl Chunked {
         })
     }
 
+    /// Which stored chunk is in each cell.
+    pub(crate) fn map(&self) -> &ChunkMap {
+        &self.map
+    }
+
+    /// What it maps; `None` where the file has none, and so nothing is mapped.
+    pub(crate) fn raw_data(&self) -> Option<&Arc<RawData>> {
+        self.raw_data.as_ref()
+    }
+
     pub(crate) fn len_bytes(&self) -> u64 {
         self.grid.len_bytes()
     }

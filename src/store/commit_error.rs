@@ -7,6 +7,7 @@ use super::description::DescriptionError;
 use super::text::TextError;
 use super::{StagedReadError, StoreError, shown_path};
 use crate::codec::CodecError;
+use crate::h5::writer::WriteError;
 
 /// Why a version could not be committed. The file is then as it was.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -119,6 +120,14 @@ pub enum CommitError {
         /// What the operating system said.
         error: Arc<std::io::Error>,
     },
+    /// The file is of a layout that is not known.
+    #[error("{} has data_version {data_version}, which is not known: it was made by a later version of versioned-hdf5", path.display())]
+    UnknownLayout {
+        /// The file.
+        path: PathBuf,
+        /// The layout's number.
+        data_version: i64,
+    },
     /// The file is of a layout whose hash tables are wrong.
     #[error(
         "{} has data_version {data_version}, whose hash tables are not reliable{}: rebuild them with Python, \
@@ -136,8 +145,10 @@ pub enum CommitError {
         has_strings: bool,
     },
     /// There is no room for the new version.
-    #[error("there is no room for the new version: {error}")]
+    #[error("{}: there is no room for the new version: {error}", path.display())]
     NoSpace {
+        /// The file.
+        path: PathBuf,
         /// What the operating system said.
         error: Arc<std::io::Error>,
     },
@@ -175,7 +186,7 @@ pub enum CommitError {
         /// The file.
         path: PathBuf,
         /// What went wrong.
-        error: Arc<std::io::Error>,
+        error: WriteError,
     },
     /// The version needs something that cannot be written.
     #[error("{}: {what}", shown_path(object))]

@@ -301,6 +301,18 @@ impl Dataset {
         })
     }
 
+    /// Its chunks; `None` for one that is not stored in chunks, or maps them in a form of its own.
+    pub(crate) fn chunked(&self) -> Option<&Chunked> {
+        let elements = match &self.content {
+            Content::Stored(elements) => elements,
+            Content::Rendered(rendered) => rendered.elements(),
+        };
+        match elements {
+            Elements::Chunked(chunked) => Some(chunked),
+            _ => None,
+        }
+    }
+
     /// The type of its elements.
     #[must_use]
     pub fn datatype(&self) -> &Datatype {

@@ -55,6 +55,11 @@ pub enum DescriptionError {
         /// Why not.
         problem: &'static str,
     },
+    /// An array of several dimensions whose shape nobody said.
+    #[error(
+        "it has several dimensions: set user.h5.shape to say how long the axes behind the first are"
+    )]
+    ShapeMissing,
     /// A fill value that is no value of the type.
     #[error("the fill value \"{text}\" is not a value of its type")]
     FillValue {

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use super::StoreError;
+use super::own_commit::OwnCommit;
 use crate::h5::library::LibraryFile;
 use crate::h5::{H5Error, H5File};
 use crate::source::{Identity, LocalFile, Source};
@@ -31,6 +32,8 @@ pub(crate) struct FileState {
     pub(crate) identity: Identity,
     /// See [`FileState::is_complete`].
     complete: AtomicBool,
+    /// What this process itself does to the file.
+    own_commit: Arc<OwnCommit>,
 }
 
 /// Something that is read once, and kept only if the file did not change while it was read.
@@ -83,13 +86,20 @@ impl<T> Kept<T> {
 
 impl FileState {
     /// The file at `path`, opened as `source`, in the state `identity`; not yet known to be complete.
-    pub(crate) fn new(path: &Path, source: Arc<LocalFile>, h5: H5File, identity: Identity) -> Self {
+    pub(crate) fn new(
+        path: &Path,
+        source: Arc<LocalFile>,
+        h5: H5File,
+        identity: Identity,
+        own_commit: Arc<OwnCommit>,
+    ) -> Self {
         Self {
             path: path.to_owned(),
             source,
             h5,
             identity,
             complete: AtomicBool::new(false),
+            own_commit,
         }
     }
 
@@ -146,12 +156,13 @@ impl FileState {
     }
 
     /// Whether the file is still in this state. One that was deleted, or replaced by another, is: whoever did that changed the
-    /// time of its inode, but no byte.
+    /// time of its inode, but no byte. So is one to which this process only appends.
     pub(crate) fn is_unchanged(&self) -> bool {
         let Ok(now) = self.source.identity() else {
             return false;
         };
         now == self.identity
+            || self.own_commit.keeps(&self.identity)
             || now.link_count == 0
                 && (now.len_bytes, now.mtime_ns)
                     == (self.identity.len_bytes, self.identity.mtime_ns)

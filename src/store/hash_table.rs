@@ -23,6 +23,8 @@ pub(crate) struct HashedChunk {
 pub(crate) struct HashTable {
     /// By number of the stored chunk, none twice.
     chunks: Vec<(u64, HashedChunk)>,
+    /// How many rows count (`largest_index`).
+    pub(super) rows: u64,
 }
 
 /// Where the two members of a row are.
@@ -80,13 +82,21 @@ impl HashTable {
             return Err(wrong("two hashes for one chunk"));
         }
         chunks.shrink_to_fit();
-        Ok(Self { chunks })
+        Ok(Self {
+            chunks,
+            rows: len_used,
+        })
     }
 
     /// What stored chunk `index` has to hash to; `None` where the table does not have it.
     pub(crate) fn get(&self, index: u64) -> Option<HashedChunk> {
         let place = self.chunks.binary_search_by_key(&index, |entry| entry.0);
         Some(self.chunks[place.ok()?].1)
+    }
+
+    /// All that it has, by number of the stored chunk.
+    pub(super) fn chunks(&self) -> &[(u64, HashedChunk)] {
+        &self.chunks
     }
 }
 
@@ -205,7 +215,8 @@ for name in ("earliest", "latest"):
     fn every_chunk_that_the_library_wrote_has_its_hash() {
         let files = Fixture::make(PROGRAM);
         for name in ["earliest.h5", "latest.h5"] {
-            let (datasets, chunks) = read_by_hashes(Snapshot::read(&files.path(name)).unwrap());
+            let (datasets, chunks) =
+                read_by_hashes(Snapshot::read(&files.path(name), &Arc::default()).unwrap());
             assert_eq!(datasets, 24, "{name}");
             assert!(chunks > 200, "{name}: {chunks}");
         }
@@ -215,7 +226,7 @@ for name in ("earliest", "latest"):
     fn a_chunk_that_is_not_its_hash_is_an_error() {
         let files = Fixture::make(PROGRAM);
         let path = files.path("latest.h5");
-        let snapshot = Arc::new(Snapshot::read(&path).unwrap());
+        let snapshot = Arc::new(Snapshot::read(&path, &Arc::default()).unwrap());
         let (index, _) = snapshot.history().iter().next().unwrap();
         let name: Arc<[u8]> = Arc::from(&b"pairs"[..]);
         let raw_data = snapshot.raw_data(index, &name).unwrap().unwrap();
@@ -224,7 +235,7 @@ for name in ("earliest", "latest"):
         bytes[usize::try_from(chunk.address.0).unwrap()] ^= 1;
         let damaged = files.path("damaged.h5");
         std::fs::write(&damaged, bytes).unwrap();
-        let snapshot = Arc::new(Snapshot::read(&damaged).unwrap());
+        let snapshot = Arc::new(Snapshot::read(&damaged, &Arc::default()).unwrap());
         let raw_data = snapshot.raw_data(index, &name).unwrap().unwrap();
         let decode = |number, rows| raw_data.decode(number, &[rows], Proof::Hash);
         assert!(decode(0, 4).is_ok());

@@ -27,6 +27,7 @@ use arc_swap::ArcSwap;
 use super::dataset::{Dataset, Shared};
 use super::file_state::FileState;
 use super::history::{VersionIndex, VersionKey};
+use super::own_commit::OwnCommit;
 use super::snapshot::Snapshot;
 use super::{StoreError, writers};
 use crate::source::{Identity, LocalFile};
@@ -36,9 +37,9 @@ const TIMESTAMP_STEP: Duration = Duration::from_millis(11);
 /// How long a file that another program holds for writing must be at rest before its state is read.
 const REST: Duration = Duration::from_millis(50);
 /// How long an answer is sought in a file that keeps changing.
-const PATIENCE: Duration = Duration::from_secs(10);
+pub(super) const PATIENCE: Duration = Duration::from_secs(10);
 /// Between two tries.
-const PAUSE: Duration = Duration::from_millis(2);
+pub(super) const PAUSE: Duration = Duration::from_millis(2);
 
 /// Choices of the one who opens a file.
 #[derive(Debug, Clone)]
@@ -55,9 +56,12 @@ pub(crate) type OnChange =
 
 /// A versioned file, followed through its changes.
 pub struct VersionedFile {
-    path: PathBuf,
-    shared: Arc<Shared>,
+    pub(super) path: PathBuf,
+    pub(super) shared: Arc<Shared>,
     current: ArcSwap<Snapshot>,
+    pub(super) own_commit: Arc<OwnCommit>,
+    /// Held by the one commit that goes on.
+    pub(super) commits: Mutex<()>,
     on_change: OnceLock<OnChange>,
     /// Held while a new state is read, with the last one that could not be.
     reload: Mutex<Option<Identity>>,
@@ -112,11 +116,14 @@ impl VersionedFile {
             .thread_name(|i| format!("decode-{i}"))
             .build()
             .map_err(|error| open_error(std::io::Error::other(error)))?;
-        let snapshot = first_snapshot(&path)?;
+        let own_commit = Arc::new(OwnCommit::default());
+        let snapshot = first_snapshot(&path, &own_commit)?;
         Ok(Self {
             path,
             shared: Arc::new(Shared::new(options.cache_bytes, workers)),
             current: ArcSwap::from_pointee(snapshot),
+            own_commit,
+            commits: Mutex::default(),
             on_change: OnceLock::new(),
             reload: Mutex::default(),
         })
@@ -138,6 +145,10 @@ impl VersionedFile {
     #[must_use]
     pub fn look(&self) -> Arc<Snapshot> {
         let current = self.current.load_full();
+        // Nothing is to be seen before the version is there as a whole.
+        if self.own_commit.is_running() {
+            return current;
+        }
         match LocalFile::identity_at_path(&self.path) {
             Ok(identity) if identity != current.identity() => self.reload(),
             Ok(identity) => {
@@ -322,7 +333,7 @@ impl VersionedFile {
             return current;
         }
         let is_complete = !writers::is_locked_for_writing(&identity);
-        let new = match Snapshot::read(&self.path) {
+        let new = match Snapshot::read(&self.path, &self.own_commit) {
             Ok(new) if new.identity() == identity && new.file.is_unchanged() => Arc::new(new),
             Ok(_) => return current,
             Err(error) => {
@@ -409,7 +420,7 @@ fn checked<T>(
     (from_memory || before && file.is_unchanged()).then_some(answer)
 }
 
-fn first_snapshot(path: &Path) -> Result<Snapshot, StoreError> {
+fn first_snapshot(path: &Path, own_commit: &Arc<OwnCommit>) -> Result<Snapshot, StoreError> {
     let deadline = Instant::now() + PATIENCE;
     loop {
         let open_error = |error| StoreError::Open {
@@ -422,7 +433,7 @@ fn first_snapshot(path: &Path) -> Result<Snapshot, StoreError> {
                     path: path.to_owned(),
                 });
             }
-            let snapshot = Snapshot::read(path);
+            let snapshot = Snapshot::read(path, own_commit);
             let is_still_so = || LocalFile::identity_at_path(path).is_ok_and(|now| now == identity);
             match &snapshot {
                 Ok(read) if read.identity() == identity && read.file.is_unchanged() => {

@@ -19,12 +19,14 @@ mod literal;
 mod live;
 mod names;
 mod new_version;
+mod own_commit;
 mod raw_data;
 mod raw_places;
 mod region;
 mod rendered;
 mod sharing;
 mod snapshot;
+mod structure;
 pub mod time;
 mod tree;
 mod writers;
@@ -53,6 +55,7 @@ pub use new_version::{
 };
 pub use sharing::{Class, ClassId, Sharing};
 pub use snapshot::Snapshot;
+pub use structure::{Structure, spaced_json, zero_text};
 pub use tree::{Child, ChildKind, Signature, VersionTree};
 
 /// A path of the file for a message: as text, what is not printable escaped.

@@ -260,7 +260,7 @@ impl RawData {
     ///
     /// # Errors
     /// Damage of it; [`StoreError::Unsettled`].
-    fn hashes(&self) -> Result<&Arc<HashTable>, StoreError> {
+    pub(super) fn hashes(&self) -> Result<&Arc<HashTable>, StoreError> {
         self.hashes.get_or_read(&self.file, || {
             let address = self.hash_table.ok_or_else(|| StoreError::HashTable {
                 dataset: self.path.to_vec(),

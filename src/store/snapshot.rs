@@ -11,6 +11,7 @@ use super::dataset::{Dataset, Shared};
 use super::file_state::{FileState, Kept, new_epoch};
 use super::hash_table::HashTable;
 use super::history::{History, VersionIndex, VersionKey};
+use super::own_commit::OwnCommit;
 use super::raw_data::RawData;
 use super::raw_places::RawPlaces;
 use super::sharing::{ClassId, Sharing};
@@ -38,6 +39,8 @@ impl Weighter<VersionIndex, Arc<VersionTree>> for ByObjects {
 pub struct Snapshot {
     pub(crate) file: Arc<FileState>,
     history: History,
+    /// The group of all versions.
+    versions: Address,
     raw_places: RawPlaces,
     /// Epochs of raw data that were valid in the state before and still are.
     epochs: Mutex<HashMap<Arc<[u8]>, u64>>,
@@ -56,7 +59,7 @@ impl Snapshot {
     ///
     /// # Errors
     /// Whatever keeps it from being mounted.
-    pub(crate) fn read(path: &Path) -> Result<Self, StoreError> {
+    pub(crate) fn read(path: &Path, own_commit: &Arc<OwnCommit>) -> Result<Self, StoreError> {
         let open_error = |error: std::io::Error| StoreError::Open {
             path: path.to_owned(),
             error: Arc::new(error),
@@ -91,8 +94,15 @@ impl Snapshot {
         let history = History::read(&h5, versions).map_err(damaged)?;
         let raw_places = RawPlaces::read(&reader, data).map_err(damaged)?;
         Ok(Self {
-            file: Arc::new(FileState::new(path, source, h5, identity)),
+            file: Arc::new(FileState::new(
+                path,
+                source,
+                h5,
+                identity,
+                own_commit.clone(),
+            )),
             history,
+            versions,
             raw_places,
             epochs: Mutex::default(),
             raw_data: Mutex::default(),
@@ -195,6 +205,16 @@ impl Snapshot {
     #[must_use]
     pub fn history(&self) -> &History {
         &self.history
+    }
+
+    /// The group of all versions, finished or not.
+    pub(super) fn versions_group(&self) -> Address {
+        self.versions
+    }
+
+    /// Where the raw data of each dataset path is.
+    pub(super) fn raw_places(&self) -> &RawPlaces {
+        &self.raw_places
     }
 
     /// Which state of the file this is.

@@ -17,6 +17,12 @@ pub enum TextError {
         /// Which line, counted from one.
         line: usize,
     },
+    /// A NUL, at which a string of variable length would end.
+    #[error("line {line}: a string cannot hold a NUL")]
+    Nul {
+        /// Which line, counted from one.
+        line: usize,
+    },
 }
 
 /// Appends one element and the newline after it.

@@ -69,12 +69,11 @@ pub fn attribute_value(text: &[u8], existing: Option<(&Datatype, &Dataspace)>) -
 #[must_use]
 pub fn bytes_of_text(text: &[u8], datatype: &Datatype) -> Option<Vec<u8>> {
     let mut bytes = Vec::with_capacity(datatype.size);
-    match datatype.class {
-        Class::FixedString { padding, .. } => put_string(text, datatype.size, padding, &mut bytes)?,
-        _ => {
-            let value = literal::parse_json(text).ok()?;
-            put(&value, datatype, MAX_DEPTH, &mut bytes)?;
-        }
+    if let Class::FixedString { padding, .. } = datatype.class {
+        put_string(text, datatype.size, padding, &mut bytes)?;
+    } else {
+        let value = literal::parse_json(text).ok()?;
+        put(&value, datatype, MAX_DEPTH, &mut bytes)?;
     }
     Some(bytes)
 }

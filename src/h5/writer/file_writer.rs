@@ -1,19 +1,24 @@
 //! [`FileWriter`]: one change of a file from its beginning to its end.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::WriteError;
-use super::library_writer::LibraryWriter;
+use super::driver::Opening;
+use super::heap::CollectionBuilder;
 use super::spec::{HeapPlace, MappedShape};
-use crate::h5::{Address, H5File};
-use crate::source::Transaction;
+use super::{LibraryWriter, WriteError, mapping_block, patch};
+use crate::h5::object_header::message_type;
+use crate::h5::{Address, H5Error, H5File, ObjectHeader};
+use crate::source::{Source, Transaction};
 
 /// A file that is being changed. Dropped without [`FileWriter::finish`], it leaves the file as it was.
 #[derive(Debug)]
 pub struct FileWriter {
+    path: PathBuf,
     transaction: Arc<Transaction>,
     file: H5File,
+    /// The heap collection that is being filled; what comes next in the file.
+    collection: Option<CollectionBuilder>,
 }
 
 impl FileWriter {
@@ -24,11 +29,26 @@ impl FileWriter {
     /// [`WriteError::MarkedOpen`]; [`WriteError::FileSpace`]; [`WriteError::H5`].
     pub fn begin(path: &Path) -> Result<Self, WriteError> {
         let transaction = Arc::new(Transaction::begin(path)?);
-        let file = H5File::open(Arc::clone(&transaction) as Arc<_>)?;
-        Ok(Self { transaction, file })
+        Self::on(path, transaction)
     }
 
-    /// The file as it was when the lock was taken; its reader sees what was written since, if it was made since.
+    pub(super) fn on(path: &Path, transaction: Arc<Transaction>) -> Result<Self, WriteError> {
+        let file = H5File::open(Arc::clone(&transaction) as _)?;
+        if file.opened_for_writing() {
+            return Err(WriteError::MarkedOpen);
+        }
+        check_space(&file)?;
+        transaction.set_boundary(file.end_of_file())?;
+        Ok(Self {
+            path: path.to_owned(),
+            transaction,
+            file,
+            collection: None,
+        })
+    }
+
+    /// The superblock as it was when the lock was taken. A reader that is made of it sees what it reads first: the file as it was, if
+    /// nothing was written yet.
     #[must_use]
     pub fn file(&self) -> &H5File {
         &self.file
@@ -43,13 +63,17 @@ impl FileWriter {
     /// Appends objects to the global heap: the texts of variable-length strings, or mapping blocks. Empty objects are stored too.
     ///
     /// # Errors
-    /// [`WriteError::Transaction`]; [`WriteError::TooLarge`].
+    /// [`WriteError::Transaction`]; [`WriteError::TooLarge`]. After an error nothing more is written.
     pub fn append_heap_objects<'a>(
         &mut self,
         objects: impl IntoIterator<Item = &'a [u8]>,
     ) -> Result<Vec<HeapPlace>, WriteError> {
-        let _ = objects;
-        Err(unavailable())
+        let objects = objects.into_iter();
+        let mut places = Vec::with_capacity(objects.size_hint().0);
+        for object in objects {
+            places.push(self.append_heap_object(object)?);
+        }
+        Ok(places)
     }
 
     /// Appends the mappings of a virtual dataset: for each `(cell, chunk)`, in cell order, the stored chunk that fills a cell of the chunk
@@ -62,8 +86,45 @@ impl FileWriter {
         mapped: &MappedShape<'_>,
         chunks: impl IntoIterator<Item = (u64, u64)>,
     ) -> Result<Option<HeapPlace>, WriteError> {
-        let _ = (mapped, chunks.into_iter());
-        Err(unavailable())
+        let block = mapping_block::encode(mapped, chunks)?;
+        block
+            .map(|block| self.append_heap_object(&block))
+            .transpose()
+    }
+
+    fn append_heap_object(&mut self, object: &[u8]) -> Result<HeapPlace, WriteError> {
+        let full = self
+            .collection
+            .as_ref()
+            .is_some_and(|collection| collection.is_full_for(object.len()));
+        if full {
+            self.write_collection()?;
+        }
+        let address = Address(self.len_bytes()? - self.file.base_address());
+        let collection = &mut self.collection;
+        collection
+            .get_or_insert_with(|| CollectionBuilder::new(address))
+            .add(object)
+    }
+
+    /// Writes the collection that is being filled to where its objects were promised to be: the end of the file.
+    fn write_collection(&mut self) -> Result<(), WriteError> {
+        if let Some(collection) = self.collection.take() {
+            let end = self.len_bytes()?;
+            self.transaction.write_at(end, &collection.finish())?;
+        }
+        Ok(())
+    }
+
+    /// Brings the superblock up to what was appended.
+    fn settle(&mut self) -> Result<(), WriteError> {
+        self.write_collection()?;
+        let end = self.len_bytes()?;
+        patch::set_end_of_file(&self.transaction, &self.file, end)
+    }
+
+    fn len_bytes(&self) -> Result<u64, WriteError> {
+        Ok(self.transaction.len_bytes().map_err(H5Error::from)?)
     }
 
     /// Opens the file in the C library, lets `change` work on it, and closes it.
@@ -75,8 +136,14 @@ impl FileWriter {
         &mut self,
         change: impl FnOnce(&mut LibraryWriter) -> Result<T, WriteError>,
     ) -> Result<T, WriteError> {
-        let _ = change;
-        Err(unavailable())
+        self.settle()?;
+        edit_by_library(
+            &self.transaction,
+            &self.path,
+            self.file.superblock_version(),
+            Opening::Existing,
+            change,
+        )
     }
 
     /// Makes the heap object at `place` the mappings of the virtual dataset whose header is at `header`, and which has none yet.
@@ -88,30 +155,75 @@ impl FileWriter {
         header: Address,
         place: HeapPlace,
     ) -> Result<(), WriteError> {
-        let _ = (header, place);
-        Err(unavailable())
+        patch::set_virtual_mapping(&self.transaction, self.file.base_address(), header, place)
     }
 
     /// Makes the changes durable and visible.
     ///
     /// # Errors
-    /// [`WriteError::Transaction`].
-    pub fn finish(self) -> Result<(), WriteError> {
-        Err(unavailable())
+    /// [`WriteError::Transaction`]. Whether the file was touched says [`Transaction::is_applying`], of which the caller may keep the
+    /// `Arc`.
+    pub fn finish(mut self) -> Result<(), WriteError> {
+        self.settle()?;
+        self.transaction.apply()?;
+        Ok(())
     }
 }
 
-fn unavailable() -> WriteError {
-    WriteError::FileSpace {
-        what: "a writer that is not there yet",
+/// Opens the file that `transaction` is on in the C library, lets `change` work on it, and closes it. After an error the transaction is
+/// given up.
+pub(super) fn edit_by_library<T>(
+    transaction: &Arc<Transaction>,
+    path: &Path,
+    superblock_version: u8,
+    opening: Opening,
+    change: impl FnOnce(&mut LibraryWriter) -> Result<T, WriteError>,
+) -> Result<T, WriteError> {
+    let given_up = GiveUpUnlessDone(transaction);
+    let mut library = LibraryWriter::open(transaction, path, superblock_version, opening)?;
+    let changed = change(&mut library);
+    if changed.is_err() {
+        // What the library still writes when it closes the file stays in memory.
+        transaction.give_up();
+    }
+    let closed = library.close();
+    let result = changed.and_then(|result| closed.map(|()| result))?;
+    std::mem::forget(given_up);
+    Ok(result)
+}
+
+/// Gives the transaction up when dropped, also by a panic.
+struct GiveUpUnlessDone<'a>(&'a Transaction);
+
+impl Drop for GiveUpUnlessDone<'_> {
+    fn drop(&mut self) {
+        self.0.give_up();
     }
 }
 
-/// Makes a new versioned file without versions at `path`, where nothing may exist.
-///
-/// # Errors
-/// [`WriteError::Create`]; [`WriteError::H5`].
-pub fn create_versioned_file(path: &Path) -> Result<(), WriteError> {
-    let _ = path;
-    Err(unavailable())
+/// Refuses files whose free space only the library may manage: what is appended past its back would be given away again.
+fn check_space(file: &H5File) -> Result<(), WriteError> {
+    let Some(extension) = file.superblock_extension() else {
+        return Ok(());
+    };
+    let extension = ObjectHeader::read(&file.reader(), extension)?;
+    if extension.find(message_type::CACHE_IMAGE).is_some() {
+        return Err(WriteError::FileSpace {
+            what: "a metadata cache image",
+        });
+    }
+    let Some(message) = extension.find(message_type::FILE_SPACE) else {
+        return Ok(());
+    };
+    // Version, strategy, and in version 1 whether free space is kept (Specification IV.A.2.x; `H5Ofsinfo.c`).
+    let what = match *message.body {
+        [1, 1, ..] => Some("pages"),
+        [0, 2..=4, ..] | [1, 0 | 2 | 3, 0, ..] => None,
+        [0, 1, ..] | [1, 0 | 2 | 3, 1, ..] => Some("persistent free-space managers"),
+        _ => Some("an unknown strategy"),
+    };
+    match what {
+        Some(what) => Err(WriteError::FileSpace { what }),
+        None => Ok(()),
+    }
 }

@@ -7,15 +7,29 @@
 //! The order is: [`append_heap_objects`](FileWriter::append_heap_objects) as often as is wanted, then [`edit`](FileWriter::edit), then
 //! [`set_virtual_mapping`](FileWriter::set_virtual_mapping), then `finish`.
 
+mod attribute_writer;
+mod create;
+mod dataset_writer;
+mod driver;
 mod error;
 mod file_writer;
+mod filters;
+mod heap;
 mod library_writer;
+mod mapping_block;
+mod patch;
 mod spec;
+mod types;
 
+pub use create::create_versioned_file;
+pub use dataset_writer::OpenDataset;
 pub use error::WriteError;
-pub use file_writer::{FileWriter, create_versioned_file};
-pub use library_writer::{LibraryWriter, OpenDataset};
+pub use file_writer::FileWriter;
+pub use library_writer::LibraryWriter;
 pub use spec::{
     AttributeData, AttributeShape, HeapPlace, MappedShape, NewAttribute, NewChunked, NewVirtual,
     TypeSource,
 };
+
+#[cfg(test)]
+mod tests;

@@ -9,6 +9,10 @@
 
 mod held_back;
 mod storage;
+#[cfg(test)]
+pub(crate) mod testing;
+#[cfg(test)]
+mod tests;
 
 use std::fs::{File, OpenOptions};
 use std::io;
@@ -210,7 +214,7 @@ impl Transaction {
     #[must_use]
     pub fn failure(&self) -> Option<TransactionError> {
         match &self.state().phase {
-            Phase::GivenUp(failure) => Some(failure.clone().unwrap_or(TransactionError::GivenUp)),
+            Phase::GivenUp(failure) => failure.clone(),
             Phase::Open | Phase::Applying => None,
         }
     }
@@ -220,6 +224,14 @@ impl Transaction {
         let mut state = self.state();
         if matches!(state.phase, Phase::Open) {
             state.phase = Phase::GivenUp(None);
+        }
+    }
+
+    /// Gives up because of `failure`, unless it was given up for another one before.
+    pub fn fail(&self, failure: TransactionError) {
+        let mut state = self.state();
+        if matches!(state.phase, Phase::Open | Phase::GivenUp(None)) {
+            state.phase = Phase::GivenUp(Some(failure));
         }
     }
 
@@ -286,11 +298,10 @@ impl Transaction {
 impl Drop for Transaction {
     fn drop(&mut self) {
         let state = self.state.get_mut().unwrap_or_else(PoisonError::into_inner);
-        if state.appended && !matches!(state.phase, Phase::Applying) {
-            if let Err(error) = self.storage.set_len(state.old_len_bytes) {
-                // What is left lies behind the end that the superblock names, so it is no part of the file's content.
-                log::warn!("the end of an unfinished change could not be cut off: {error}");
-            }
+        let is_unfinished = state.appended && !matches!(state.phase, Phase::Applying);
+        if is_unfinished && let Err(error) = self.storage.set_len(state.old_len_bytes) {
+            // What is left lies behind the end that the superblock names, so it is no part of the file's content.
+            log::warn!("the end of an unfinished change could not be cut off: {error}");
         }
     }
 }

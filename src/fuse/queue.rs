@@ -1,16 +1,16 @@
-//! How many reads run at a time, so that they never take every thread that answers the kernel.
+//! How many requests of a kind run at a time, so that they never take every thread that answers the kernel.
 //!
-//! A read may decode for a long time. Were each event loop free to read, as many readers as there are loops would leave
-//! nobody to answer a `stat`. Handing every read to other threads would cost a switch of threads each. So a read runs in the loop
-//! that received it as long as fewer than `limit` do; otherwise it is left to those, which take what waits before they
-//! return to the kernel.
+//! A read may decode for a long time, and a change waits where a commit is under way. Were each event loop free to take them, as many
+//! as there are loops would leave nobody to answer a `stat`. Handing every one to other threads would cost a switch of threads each. So
+//! a request runs in the loop that received it as long as fewer than `limit` do; otherwise it is left to those, which take what
+//! waits before they return to the kernel.
 
 use std::collections::VecDeque;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// At most `limit` jobs at a time; the others wait in order of arrival.
 #[derive(Debug)]
-pub(super) struct ReadQueue<J> {
+pub(super) struct Queue<J> {
     limit: usize,
     state: Mutex<State<J>>,
 }
@@ -21,7 +21,7 @@ struct State<J> {
     waiting: VecDeque<J>,
 }
 
-impl<J> ReadQueue<J> {
+impl<J> Queue<J> {
     /// A queue that lets `limit` jobs run at a time, at least one.
     pub(super) fn new(limit: usize) -> Self {
         let state = State {
@@ -37,23 +37,34 @@ impl<J> ReadQueue<J> {
     /// Does `job` with `work`, and then whatever else waits; or leaves it to those at work, if these are enough. The queue holds
     /// no more jobs than the kernel has requests. `work` must not panic.
     pub(super) fn run(&self, job: J, work: impl Fn(J)) {
+        self.run_or_keep(job, &work, std::convert::identity, &work);
+    }
+
+    /// The same for a job that borrows from its request: `first` does it at once, or else `keep` makes of it one that can wait.
+    pub(super) fn run_or_keep<B>(
+        &self,
+        job: B,
+        first: impl FnOnce(B),
+        keep: impl FnOnce(B) -> J,
+        work: impl Fn(J),
+    ) {
         {
             let mut state = self.lock();
             if state.running >= self.limit {
-                state.waiting.push_back(job);
+                state.waiting.push_back(keep(job));
                 return;
             }
             state.running += 1;
         }
-        let mut job = job;
+        first(job);
         loop {
-            work(job);
             let mut state = self.lock();
             let Some(next) = state.waiting.pop_front() else {
                 state.running -= 1;
                 return;
             };
-            job = next;
+            drop(state);
+            work(next);
         }
     }
 
@@ -73,7 +84,7 @@ mod tests {
 
     #[test]
     fn a_job_beyond_the_limit_is_left_to_those_at_work() {
-        let queue = ReadQueue::new(1);
+        let queue = Queue::new(1);
         let (started, has_started) = mpsc::channel();
         let (go, may_go) = mpsc::channel::<()>();
         let done = Mutex::new(Vec::new());
@@ -102,8 +113,27 @@ mod tests {
     }
 
     #[test]
+    fn what_borrows_is_kept_only_if_it_has_to_wait() {
+        let queue = Queue::new(1);
+        let done = Mutex::new(Vec::new());
+        let work = |job: String| done.lock().unwrap().push(job);
+        let keep = |_: &str| -> String { unreachable!("nobody else is at work") };
+        queue.run_or_keep(
+            "first",
+            |job| {
+                let never = |_: &str| unreachable!("the limit is one");
+                queue.run_or_keep("second", never, |job| format!("{job}, kept"), work);
+                work(job.to_owned());
+            },
+            keep,
+            work,
+        );
+        assert_eq!(*done.lock().unwrap(), ["first", "second, kept"]);
+    }
+
+    #[test]
     fn never_more_than_the_limit_at_a_time_and_none_is_lost() {
-        let queue = ReadQueue::new(3);
+        let queue = Queue::new(3);
         let (now, most, sum) = (
             AtomicUsize::new(0),
             AtomicUsize::new(0),

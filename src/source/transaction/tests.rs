@@ -1,0 +1,140 @@
+//! What a transaction shows, what reaches the file and when.
+
+use std::path::PathBuf;
+
+use super::testing::{Fail, begin_failing};
+use super::*;
+
+/// A file of the bytes 0, 1, 2 ... in a folder of its own.
+fn file(len: u8) -> (tempfile::TempDir, PathBuf, Vec<u8>) {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("file");
+    let bytes: Vec<u8> = (0..len).collect();
+    std::fs::write(&path, &bytes).unwrap();
+    (folder, path, bytes)
+}
+
+fn read(transaction: &Transaction) -> Vec<u8> {
+    let len = usize::try_from(transaction.len_bytes().unwrap()).unwrap();
+    let mut bytes = vec![0; len];
+    transaction.read_exact_at(&mut bytes, 0).unwrap();
+    bytes
+}
+
+#[test]
+fn what_lies_below_the_boundary_is_held_back() {
+    let (_folder, path, before) = file(100);
+    let transaction = Transaction::begin(&path).unwrap();
+    transaction.set_boundary(90).unwrap();
+    assert_eq!(read(&transaction), before[..90]);
+    transaction.write_at(85, &[200; 20]).unwrap();
+    transaction.write_at(3, &[201; 2]).unwrap();
+    let mut want = before[..90].to_vec();
+    want.resize(105, 0);
+    want[85..105].fill(200);
+    want[3..5].fill(201);
+    assert_eq!(read(&transaction), want);
+    let now = std::fs::read(&path).unwrap();
+    assert_eq!(now[..90], before[..90]);
+    assert_eq!(now[90..], [200; 15]);
+    assert!(transaction.read_exact_at(&mut [0; 2], 104).is_err());
+    transaction.apply().unwrap();
+    drop(transaction);
+    assert_eq!(std::fs::read(&path).unwrap(), want);
+}
+
+#[test]
+fn without_apply_nothing_happened() {
+    let (_folder, path, before) = file(100);
+    for given_up in [false, true] {
+        let transaction = Transaction::begin(&path).unwrap();
+        transaction.write_at(0, &[9; 300]).unwrap();
+        if given_up {
+            transaction.give_up();
+            assert!(transaction.write_at(500, b"x").is_err());
+            assert_eq!(read(&transaction)[500], b'x');
+            assert!(transaction.apply().is_err());
+        }
+        drop(transaction);
+        assert_eq!(std::fs::read(&path).unwrap(), before);
+    }
+}
+
+#[test]
+fn lengths_take_effect_when_they_are_applied() {
+    let (_folder, path, before) = file(100);
+    for (len, want) in [(40, 40), (100, 100), (150, 150)] {
+        std::fs::write(&path, &before).unwrap();
+        let transaction = Transaction::begin(&path).unwrap();
+        transaction.write_at(50, &[7]).unwrap();
+        transaction.set_len(len);
+        assert_eq!(transaction.len_bytes().unwrap(), len);
+        assert_eq!(std::fs::read(&path).unwrap(), before);
+        transaction.apply().unwrap();
+        let mut expected = before.clone();
+        expected[50] = 7;
+        expected.resize(want, 0);
+        assert_eq!(std::fs::read(&path).unwrap(), expected);
+    }
+}
+
+#[test]
+fn only_one_has_the_file() {
+    let (_folder, path, _) = file(10);
+    let first = Transaction::begin(&path).unwrap();
+    assert!(matches!(
+        Transaction::begin(&path),
+        Err(TransactionError::Busy)
+    ));
+    drop(first);
+    // A reader's lock, which is given back in time.
+    let reader = File::open(&path).unwrap();
+    rustix::fs::flock(&reader, FlockOperation::LockShared).unwrap();
+    let waiting = std::thread::scope(|scope| {
+        let second = scope.spawn(|| Transaction::begin(&path).map(drop));
+        drop(reader);
+        second.join().unwrap()
+    });
+    waiting.unwrap();
+}
+
+#[test]
+fn a_failed_write_is_the_last_one() {
+    let (_folder, path, before) = file(100);
+    let transaction = begin_failing(&path, Fail::Only(1));
+    transaction.write_at(100, &[1; 10]).unwrap();
+    let failure = transaction.write_at(110, &[2; 10]).unwrap_err();
+    let TransactionError::Write { offset, error, .. } = failure else {
+        panic!("{failure:?}");
+    };
+    assert_eq!(offset, 110);
+    assert_eq!(error.kind(), io::ErrorKind::StorageFull);
+    // Whoever writes may come to an end, and reads what was written.
+    assert!(transaction.write_at(120, &[3; 10]).is_err());
+    assert_eq!(
+        read(&transaction)[100..],
+        [[1; 10], [2; 10], [3; 10]].concat()
+    );
+    assert!(matches!(
+        transaction.failure(),
+        Some(TransactionError::Write { offset: 110, .. })
+    ));
+    assert!(transaction.apply().is_err());
+    drop(transaction);
+    assert_eq!(std::fs::read(&path).unwrap(), before);
+}
+
+#[test]
+fn impossible_offsets_are_refused() {
+    let (_folder, path, before) = file(10);
+    let transaction = Transaction::begin(&path).unwrap();
+    for offset in [u64::MAX, u64::MAX - 1, 1 << 63] {
+        assert!(matches!(
+            transaction.write_at(offset, b"xx"),
+            Err(TransactionError::Offset { .. })
+        ));
+    }
+    assert!(transaction.set_boundary(11).is_err());
+    drop(transaction);
+    assert_eq!(std::fs::read(&path).unwrap(), before);
+}

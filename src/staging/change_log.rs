@@ -1,0 +1,250 @@
+//! The log of changes: an append-only file in the sidecar, from which the staged tree is made again after a crash.
+//!
+//! A record is its length in bytes (32-bit little-endian), the first eight bytes of the SHA-256 of its text, and its text, which is JSON. A
+//! record is written with one call as the change happens, so that the log survives the end of the process. A record that is
+//! not whole is the last one: the change that it was to tell of was never reported as done.
+
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::sync::Arc;
+
+use sha2::{Digest, Sha256};
+
+use super::StagingError;
+use super::change::{Begin, FORMAT, Record};
+use super::sidecar::Sidecar;
+
+const NAME: &str = "changes";
+/// A log that is being begun.
+const NEW_NAME: &str = "changes.new";
+/// Length and checksum.
+const HEAD_BYTES: usize = 12;
+
+/// An open log.
+#[derive(Debug)]
+pub(super) struct Log {
+    sidecar: Arc<Sidecar>,
+    file: File,
+    len_bytes: u64,
+    /// Whether the end of the file could not be brought back to `len_bytes`: nothing may be added to it then.
+    is_broken: bool,
+}
+
+impl Log {
+    /// Begins a new log in place of the old one, durably.
+    ///
+    /// # Errors
+    /// What the operating system says; the old log is then as it was.
+    pub(super) fn begin(sidecar: &Arc<Sidecar>, begin: &Begin) -> Result<Self, StagingError> {
+        let mut log = Self {
+            sidecar: sidecar.clone(),
+            file: sidecar.create(NEW_NAME)?,
+            len_bytes: 0,
+            is_broken: false,
+        };
+        log.append(&Record::Begin(begin.clone()))?;
+        log.sync()?;
+        sidecar.replace(NEW_NAME, NAME)?;
+        sidecar.sync()?;
+        Ok(log)
+    }
+
+    /// The log that is there, with what it is over and what happened since; `None` where there is none.
+    ///
+    /// # Errors
+    /// What the operating system says; [`StagingError::SidecarForeign`] where its first record is not understood.
+    pub(super) fn open(
+        sidecar: &Arc<Sidecar>,
+    ) -> Result<Option<(Self, Begin, Vec<Record>)>, StagingError> {
+        if !sidecar.has(NAME)? {
+            return Ok(None);
+        }
+        let file = sidecar.open(NAME)?;
+        let failed = |error: io::Error| sidecar.failed(NAME, error);
+        let len_bytes = file.metadata().map_err(failed)?.len();
+        let mut bytes = vec![0; usize::try_from(len_bytes).map_err(|_| StagingError::TooLong)?];
+        file.read_exact_at(&mut bytes, 0).map_err(failed)?;
+        let (records, whole_bytes) = decode(&bytes);
+        let foreign = |what| StagingError::SidecarForeign {
+            path: sidecar.path().join(NAME),
+            what,
+        };
+        let mut records = records.into_iter();
+        let Some(Record::Begin(begin)) = records.next() else {
+            return Err(foreign("it is not a log of staged changes"));
+        };
+        if begin.format != FORMAT {
+            return Err(foreign("it was written by another version of this program"));
+        }
+        file.set_len(whole_bytes).map_err(failed)?;
+        let log = Self {
+            sidecar: sidecar.clone(),
+            file,
+            len_bytes: whole_bytes,
+            is_broken: false,
+        };
+        Ok(Some((log, begin, records.collect())))
+    }
+
+    /// Removes the log: nothing is staged then.
+    pub(super) fn remove(sidecar: &Sidecar) -> Result<(), StagingError> {
+        sidecar.remove(NAME)?;
+        sidecar.sync()
+    }
+
+    /// Adds a record.
+    ///
+    /// # Errors
+    /// What the operating system says; the log is then as it was.
+    pub(super) fn append(&mut self, record: &Record) -> Result<(), StagingError> {
+        if self.is_broken {
+            return Err(self.failed(io::Error::from_raw_os_error(libc::EIO)));
+        }
+        let bytes = encode(record);
+        if let Err(error) = self.file.write_all_at(&bytes, self.len_bytes) {
+            self.is_broken = self.file.set_len(self.len_bytes).is_err();
+            return Err(self.failed(error));
+        }
+        self.len_bytes += bytes.len() as u64;
+        Ok(())
+    }
+
+    /// Makes all records durable.
+    ///
+    /// # Errors
+    /// What the operating system says.
+    pub(super) fn sync(&self) -> Result<(), StagingError> {
+        self.file.sync_data().map_err(|error| self.failed(error))
+    }
+
+    fn failed(&self, error: io::Error) -> StagingError {
+        self.sidecar.failed(NAME, error)
+    }
+}
+
+fn checksum(text: &[u8]) -> [u8; 8] {
+    *Sha256::digest(text)
+        .first_chunk()
+        .expect("SHA-256 has 32 bytes")
+}
+
+fn encode(record: &Record) -> Vec<u8> {
+    let text = serde_json::to_vec(record).expect("JSON into memory");
+    let length = u32::try_from(text.len()).expect("an attribute's value is at most 64 KiB long");
+    [&length.to_le_bytes()[..], &checksum(&text), &text].concat()
+}
+
+/// The records up to the first that is not whole, and how many bytes they take.
+fn decode(bytes: &[u8]) -> (Vec<Record>, u64) {
+    let mut records = Vec::new();
+    let mut rest = bytes;
+    while let Some((record, behind)) = decode_one(rest) {
+        records.push(record);
+        rest = behind;
+    }
+    (records, (bytes.len() - rest.len()) as u64)
+}
+
+fn decode_one(bytes: &[u8]) -> Option<(Record, &[u8])> {
+    let (head, rest) = bytes.split_at_checked(HEAD_BYTES)?;
+    let (length, stored) = head.split_first_chunk()?;
+    let (text, behind) = rest.split_at_checked(u32::from_le_bytes(*length) as usize)?;
+    if checksum(text) != stored {
+        return None;
+    }
+    Some((serde_json::from_slice(text).ok()?, behind))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::change::Change;
+    use super::*;
+
+    fn begin() -> Begin {
+        Begin {
+            format: FORMAT,
+            device: 1,
+            inode: 2,
+            base: None,
+            pinned: false,
+        }
+    }
+
+    fn change(name: &str) -> Record {
+        Record::Change(Change::Mkdir {
+            path: name.as_bytes().to_vec(),
+        })
+    }
+
+    #[test]
+    fn a_log_that_was_cut_anywhere_holds_what_was_whole() {
+        let directory = tempfile::tempdir().unwrap();
+        let sidecar = Sidecar::make(&directory.path().join("s")).unwrap();
+        let mut log = Log::begin(&sidecar, &begin()).unwrap();
+        let mut ends = vec![log.len_bytes];
+        for name in ["a", "bb", "c"] {
+            log.append(&change(name)).unwrap();
+            ends.push(log.len_bytes);
+        }
+        let path = directory.path().join("s/changes");
+        let whole = std::fs::read(&path).unwrap();
+        for len in 0..=whole.len() {
+            std::fs::write(&path, &whole[..len]).unwrap();
+            let complete = ends.iter().filter(|&&end| end <= len as u64).count();
+            let opened = Log::open(&sidecar);
+            if complete == 0 {
+                assert!(
+                    matches!(opened, Err(StagingError::SidecarForeign { .. })),
+                    "{len}"
+                );
+                continue;
+            }
+            let (mut log, found, records) = opened.unwrap().unwrap();
+            assert_eq!(found, begin());
+            assert_eq!(records.len(), complete - 1, "{len}");
+            // What is added goes behind what is whole.
+            log.append(&change("new")).unwrap();
+            let (_, _, records) = Log::open(&sidecar).unwrap().unwrap();
+            assert_eq!(records.len(), complete, "{len}");
+            assert_eq!(records.last(), Some(&change("new")));
+        }
+    }
+
+    #[test]
+    fn a_flipped_bit_ends_the_log() {
+        let directory = tempfile::tempdir().unwrap();
+        let sidecar = Sidecar::make(&directory.path().join("s")).unwrap();
+        let mut log = Log::begin(&sidecar, &begin()).unwrap();
+        let first = log.len_bytes;
+        log.append(&change("a")).unwrap();
+        log.append(&change("b")).unwrap();
+        let path = directory.path().join("s/changes");
+        let whole = std::fs::read(&path).unwrap();
+        for byte in usize::try_from(first).unwrap()..whole.len() {
+            let mut damaged = whole.clone();
+            damaged[byte] ^= 1;
+            std::fs::write(&path, &damaged).unwrap();
+            let (_, _, records) = Log::open(&sidecar).unwrap().unwrap();
+            let expected = [change("a"), change("b")];
+            assert!(records.len() < 2);
+            assert_eq!(records, expected[..records.len()]);
+        }
+    }
+
+    #[test]
+    fn another_format_is_refused() {
+        let directory = tempfile::tempdir().unwrap();
+        let sidecar = Sidecar::make(&directory.path().join("s")).unwrap();
+        assert!(Log::open(&sidecar).unwrap().is_none());
+        let other = Begin {
+            format: FORMAT + 1,
+            ..begin()
+        };
+        Log::begin(&sidecar, &other).unwrap();
+        assert!(matches!(
+            Log::open(&sidecar),
+            Err(StagingError::SidecarForeign { .. })
+        ));
+    }
+}

@@ -1,0 +1,195 @@
+//! From what is staged to a new version.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, PoisonError};
+
+use chrono::{DateTime, TimeDelta, Timelike, Utc};
+
+use super::change::{BaseVersion, CommitBegun};
+use super::staged_bytes::CommittedBytes;
+use super::state::State;
+use super::tree::{Node, NodeContent};
+use super::{CommitRequest, NodeId, Staging, StagingError};
+use crate::store::{
+    AttributeChange, CommitReport, Description, NewContent, NewObject, NewVersion, VersionKey,
+    WrittenDataset,
+};
+
+/// What becomes of a dataset.
+struct Written {
+    is_edit: bool,
+    description: Description,
+    bytes: CommittedBytes,
+}
+
+/// An object of the next version.
+struct Planned {
+    path: Arc<[u8]>,
+    node: Node,
+    /// `None` for groups and for what is as in the base.
+    written: Option<Written>,
+}
+
+impl Staging {
+    /// Makes a version of what is staged, and starts over from it.
+    ///
+    /// # Errors
+    /// [`StagingError::Commit`]; everything is then still staged.
+    pub fn commit(&self, request: &CommitRequest) -> Result<CommitReport, StagingError> {
+        self.refresh()?;
+        let committed = {
+            let _gate = self.gate.write().unwrap_or_else(PoisonError::into_inner);
+            self.commit_and_start_over(request)
+        };
+        let outcome = match &committed {
+            Ok((report, _)) => format!(
+                "The last commit made version {}: {} of {} changed chunks were new to the file, which grew by {} bytes.",
+                report.version.name.escape_ascii(),
+                report.chunks_stored,
+                report.chunks_hashed,
+                report.grown_bytes
+            ),
+            Err(error) => {
+                log::error!("commit: {error}");
+                format!("The last commit failed, and everything is still staged: {error}")
+            }
+        };
+        *self.outcome.lock().unwrap_or_else(PoisonError::into_inner) = Some(outcome);
+        let (report, replaced) = committed?;
+        self.tell(&replaced);
+        Ok(report)
+    }
+
+    fn commit_and_start_over(
+        &self,
+        request: &CommitRequest,
+    ) -> Result<(CommitReport, Vec<NodeId>), StagingError> {
+        let timestamp = in_microseconds(request.timestamp.unwrap_or_else(Utc::now));
+        let name = request
+            .name
+            .clone()
+            .unwrap_or_else(|| default_name(timestamp));
+        let (base, attributes, planned) = self.read(|state| {
+            let root = state.tree.node(NodeId::ROOT)?;
+            Ok((
+                state.base.clone(),
+                attribute_changes(root),
+                self.plan(state)?,
+            ))
+        })?;
+        let new = NewVersion {
+            name,
+            timestamp,
+            make_current: request.make_current,
+            base,
+            attributes,
+            objects: planned.iter().map(new_object).collect(),
+        };
+        // A version outside the range of 64-bit nanoseconds cannot be recognised afterwards, but neither can it be stored.
+        if let Some(timestamp_ns) = timestamp.timestamp_nanos_opt() {
+            let key = VersionKey {
+                name: Arc::from(&*new.name),
+                timestamp_ns,
+            };
+            self.log_commit(CommitBegun {
+                commit: BaseVersion::from(&key),
+                make_current: request.make_current,
+            })?;
+        }
+        let report = self.file.commit(&new)?;
+        drop(new);
+        drop(planned);
+        let mut state = self.state_mut();
+        let is_pinned = !request.make_current;
+        let started = self.start_over(&mut state, Some(report.version.clone()), is_pinned);
+        match started {
+            Ok(replaced) => Ok((report, replaced)),
+            Err(error) => {
+                // The version is in the file. The log says that it was to be made, so that what it holds is not taken up again.
+                log::error!("after the commit: {error}");
+                *state = None;
+                Ok((report, Vec::new()))
+            }
+        }
+    }
+
+    fn plan(&self, state: &State) -> Result<Vec<Planned>, StagingError> {
+        let objects: BTreeMap<Arc<[u8]>, NodeId> = state.tree.objects();
+        objects
+            .into_iter()
+            .map(|(path, id)| {
+                let node = state.tree.node(id)?.clone();
+                let written = self.written(state, &path, id, &node)?;
+                Ok(Planned {
+                    path,
+                    node,
+                    written,
+                })
+            })
+            .collect()
+    }
+
+    fn written(
+        &self,
+        state: &State,
+        path: &Arc<[u8]>,
+        id: NodeId,
+        node: &Node,
+    ) -> Result<Option<Written>, StagingError> {
+        let NodeContent::Dataset(dataset) = &node.content else {
+            return Ok(None);
+        };
+        let stays = node.origin.as_ref() == Some(path);
+        if stays && dataset.overlay.is_none() && dataset.declared.is_empty() {
+            return Ok(None);
+        }
+        // With other axes behind the first one, every byte belongs to another element.
+        let is_edit = stays && dataset.declared.is_empty();
+        Ok(Some(Written {
+            is_edit,
+            description: self.description(state, dataset, stays)?,
+            bytes: CommittedBytes::new(state.content(id)?, is_edit)?,
+        }))
+    }
+}
+
+fn new_object(planned: &Planned) -> NewObject<'_> {
+    let content = match (&planned.node.content, &planned.written) {
+        (NodeContent::Group(_), _) => NewContent::Group,
+        (NodeContent::Dataset(_), None) => NewContent::Unchanged,
+        (NodeContent::Dataset(_), Some(written)) => NewContent::Written(WrittenDataset {
+            edits_base: written.is_edit,
+            description: written.description.clone(),
+            bytes: &written.bytes,
+        }),
+    };
+    NewObject {
+        path: planned.path.clone(),
+        attributes_from: planned.node.attributes_from.clone(),
+        attributes: attribute_changes(&planned.node),
+        content,
+    }
+}
+
+fn attribute_changes(node: &Node) -> Vec<AttributeChange> {
+    node.attributes
+        .iter()
+        .map(|(name, value)| AttributeChange {
+            name: name.clone(),
+            value: value.clone(),
+        })
+        .collect()
+}
+
+/// The format stores no finer times.
+fn in_microseconds(time: DateTime<Utc>) -> DateTime<Utc> {
+    let rest = time.nanosecond() % 1000;
+    time - TimeDelta::nanoseconds(i64::from(rest))
+}
+
+/// The name of a version that was given none. It has no colon, which some systems do not have in names.
+fn default_name(time: DateTime<Utc>) -> Vec<u8> {
+    time.format("%Y-%m-%dT%H-%M-%S%.6fZ")
+        .to_string()
+        .into_bytes()
+}

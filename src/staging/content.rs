@@ -1,0 +1,186 @@
+//! The bytes of one staged dataset: those of the base version, under an overlay once they are edited.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+
+use super::StagingError;
+use super::overlay::{BaseBytes, Overlay};
+use crate::h5::Class;
+use crate::store::{Dataset, OpenDataset, StoreError, VersionKey, VersionedFile};
+
+/// How the elements of a dataset are shown, which decides whether they can be edited.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Form {
+    /// As they are stored.
+    Stored,
+    /// Variable-length strings, as lines.
+    Text,
+    /// Anything else that has no bytes of its own, as JSON Lines.
+    Json,
+}
+
+impl Form {
+    pub(super) fn of(dataset: &Dataset) -> Self {
+        let datatype = dataset.datatype();
+        match datatype.class {
+            Class::VlenString { .. } => Self::Text,
+            _ if datatype.contains_pointers() => Self::Json,
+            _ => Self::Stored,
+        }
+    }
+}
+
+/// A dataset of the base version; or nothing, for a new one.
+#[derive(Debug)]
+pub(super) struct Base {
+    file: Arc<VersionedFile>,
+    place: Option<(VersionKey, Arc<[u8]>)>,
+    open: OnceLock<OpenDataset>,
+}
+
+impl Base {
+    pub(super) fn new(file: &Arc<VersionedFile>, place: Option<(VersionKey, Arc<[u8]>)>) -> Self {
+        Self {
+            file: file.clone(),
+            place,
+            open: OnceLock::new(),
+        }
+    }
+
+    fn open(&self) -> Result<Option<&OpenDataset>, StoreError> {
+        let Some((version, path)) = &self.place else {
+            return Ok(None);
+        };
+        if let Some(open) = self.open.get() {
+            return Ok(Some(open));
+        }
+        let opened = self.file.open_dataset(version, path)?;
+        Ok(Some(self.open.get_or_init(|| opened)))
+    }
+
+    fn ask<T>(
+        &self,
+        of_none: T,
+        ask: impl FnMut(&Dataset) -> Result<T, StoreError>,
+    ) -> Result<T, StoreError> {
+        match self.open()? {
+            Some(open) => self.file.ask_dataset(open, ask),
+            None => Ok(of_none),
+        }
+    }
+
+    pub(super) fn len_bytes(&self) -> Result<u64, StoreError> {
+        self.ask(0, Dataset::len_bytes)
+    }
+
+    pub(super) fn form(&self) -> Result<Form, StoreError> {
+        self.ask(Form::Stored, |dataset| Ok(Form::of(dataset)))
+    }
+
+    /// Fills `buffer` as far as the bytes go, and says how many there were.
+    pub(super) fn read_at(&self, offset: u64, buffer: &mut [u8]) -> Result<usize, StoreError> {
+        match self.open()? {
+            Some(open) => self.file.read_dataset(open, offset, buffer),
+            None => Ok(0),
+        }
+    }
+}
+
+impl BaseBytes for Base {
+    fn read_exact_at(&self, offset: u64, buffer: &mut [u8]) -> Result<(), StoreError> {
+        let count = self.read_at(offset, buffer)?;
+        if count == buffer.len() {
+            return Ok(());
+        }
+        let (version, dataset) = self.place.clone().map_or_else(Default::default, |place| {
+            (place.0.name.to_vec(), place.1.to_vec())
+        });
+        Err(StoreError::Inconsistent {
+            version,
+            dataset,
+            what: "it is shorter than it was when it was edited",
+        })
+    }
+
+    fn seek(&self, offset: u64, for_hole: bool) -> Result<Option<u64>, StoreError> {
+        self.ask(None, |dataset| dataset.seek(offset, for_hole))
+    }
+}
+
+/// Base and overlay.
+#[derive(Debug)]
+pub(super) struct Body {
+    pub(super) base: Base,
+    pub(super) overlay: Option<Overlay>,
+}
+
+impl Body {
+    pub(super) fn len_bytes(&self) -> Result<u64, StoreError> {
+        match &self.overlay {
+            Some(overlay) => Ok(overlay.len_bytes()),
+            None => self.base.len_bytes(),
+        }
+    }
+
+    pub(super) fn read_at(&self, offset: u64, buffer: &mut [u8]) -> Result<usize, StagingError> {
+        match &self.overlay {
+            Some(overlay) => overlay.read_at(&self.base, offset, buffer),
+            None => Ok(self.base.read_at(offset, buffer)?),
+        }
+    }
+
+    pub(super) fn seek(&self, offset: u64, for_hole: bool) -> Result<u64, StagingError> {
+        match &self.overlay {
+            Some(overlay) => overlay.seek(&self.base, offset, for_hole),
+            None => self
+                .base
+                .seek(offset, for_hole)?
+                .ok_or(StagingError::NoSuchOffset),
+        }
+    }
+
+    /// The overlay, which is there, and the base below it.
+    pub(super) fn edit(&mut self) -> Result<(&Base, &mut Overlay), StagingError> {
+        match &mut self.overlay {
+            Some(overlay) => Ok((&self.base, overlay)),
+            None => Err(StagingError::Stale),
+        }
+    }
+}
+
+/// A staged dataset's bytes, shared by the tree and by all who have it open.
+#[derive(Debug)]
+pub(super) struct Content {
+    /// Held for reading while bytes are read, so that readers do not wait for each other. Taken last of all locks of staging.
+    body: RwLock<Body>,
+    opens: AtomicUsize,
+}
+
+impl Content {
+    pub(super) fn new(base: Base, overlay: Option<Overlay>) -> Arc<Self> {
+        Arc::new(Self {
+            body: RwLock::new(Body { base, overlay }),
+            opens: AtomicUsize::new(0),
+        })
+    }
+
+    pub(super) fn read(&self) -> RwLockReadGuard<'_, Body> {
+        self.body.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn write(&self) -> RwLockWriteGuard<'_, Body> {
+        self.body.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn is_open(&self) -> bool {
+        self.opens.load(Ordering::Acquire) > 0
+    }
+
+    pub(super) fn opened(&self) {
+        self.opens.fetch_add(1, Ordering::AcqRel);
+    }
+
+    pub(super) fn closed(&self) {
+        self.opens.fetch_sub(1, Ordering::AcqRel);
+    }
+}

@@ -1,0 +1,626 @@
+//! The edited bytes of one dataset, over the bytes that it has in the base version.
+//!
+//! Two files in the sidecar: `N.data`, sparse, with the bytes at their final offsets, and as long as the staged dataset is; and
+//! `N.blocks`, which says block by block of [`BLOCK_BYTES`] whether the bytes in `N.data` are the dataset's. A block that is
+//! not, is as in the base up to the *base limit*, and zeros from there on. The limit is the lowest length that the dataset ever had
+//! since it was edited.
+//!
+//! Each change is made in such an order that the dataset has its old bytes or its new ones if the process ends in between: bytes are
+//! written before their bit is set, and what lies in a block without its bit is never read. A file of which only the length was
+//! lowered when the process ended has a limit above its length; it is lowered when the overlay is opened.
+//!
+//! `N.blocks` begins with eight bytes that name it, and the base limit (64-bit little-endian); the bits follow from byte 4096 on.
+
+use std::fs::File;
+use std::io::{self, IoSlice};
+use std::ops::Range;
+use std::os::unix::fs::{FileExt, MetadataExt};
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use rustix::fs::FallocateFlags;
+use rustix::io::Errno;
+
+use super::StagingError;
+use super::block_set::{BlockSet, PAGE_BYTES};
+use super::sidecar::Sidecar;
+use crate::store::StoreError;
+
+/// Bytes of a block.
+pub(super) const BLOCK_BYTES: u64 = 4096;
+/// What `N.blocks` begins with.
+const MAGIC: [u8; 8] = *b"vh5fsblk";
+/// Where its bits begin.
+const BITS_OFFSET: u64 = 4096;
+/// The longest file.
+const MAX_LEN_BYTES: u64 = i64::MAX as u64;
+/// Zeros are written in pieces of this length where the file system cannot punch holes.
+const ZEROS_BYTES: u64 = 1 << 20;
+
+/// The bytes under an overlay.
+pub(super) trait BaseBytes {
+    /// Fills `buffer` from `offset` on; all of it lies below the base limit.
+    fn read_exact_at(&self, offset: u64, buffer: &mut [u8]) -> Result<(), StoreError>;
+
+    /// The first byte at `offset` or behind it that is data, or in a hole; `None` where there is none.
+    fn seek(&self, offset: u64, for_hole: bool) -> Result<Option<u64>, StoreError>;
+}
+
+/// The staged bytes of a dataset.
+#[derive(Debug)]
+pub(super) struct Overlay {
+    sidecar: Arc<Sidecar>,
+    number: u64,
+    data: File,
+    blocks: File,
+    set: BlockSet,
+    base_limit: u64,
+    len_bytes: u64,
+    modified: SystemTime,
+    /// Whether the files go when this goes.
+    is_discarded: bool,
+}
+
+impl Drop for Overlay {
+    fn drop(&mut self) {
+        if self.is_discarded {
+            for name in [data_name(self.number), blocks_name(self.number)] {
+                if let Err(error) = self.sidecar.remove(&name) {
+                    // Removed at the next mount, since nothing speaks of it.
+                    log::warn!("{error}");
+                }
+            }
+        }
+    }
+}
+
+pub(super) fn data_name(number: u64) -> String {
+    format!("{number}.data")
+}
+
+pub(super) fn blocks_name(number: u64) -> String {
+    format!("{number}.blocks")
+}
+
+/// The number of the overlay that a file belongs to.
+pub(super) fn number_of(name: &str) -> Option<u64> {
+    name.strip_suffix(".data")
+        .or_else(|| name.strip_suffix(".blocks"))?
+        .parse()
+        .ok()
+}
+
+impl Overlay {
+    /// A new overlay over `len_bytes` of a base.
+    ///
+    /// # Errors
+    /// What the operating system says; nothing is left behind then.
+    pub(super) fn create(
+        sidecar: &Arc<Sidecar>,
+        number: u64,
+        len_bytes: u64,
+    ) -> Result<Self, StagingError> {
+        let data = sidecar.create(&data_name(number))?;
+        let blocks = match sidecar.create(&blocks_name(number)) {
+            Ok(blocks) => blocks,
+            Err(error) => {
+                sidecar.remove(&data_name(number))?;
+                return Err(error);
+            }
+        };
+        let overlay = Self {
+            sidecar: sidecar.clone(),
+            number,
+            data,
+            blocks,
+            set: BlockSet::default(),
+            base_limit: len_bytes,
+            len_bytes,
+            modified: SystemTime::now(),
+            is_discarded: true,
+        };
+        // Dropped on failure, which removes both.
+        overlay.check_len(len_bytes)?;
+        overlay.blocks_done(overlay.blocks.write_all_at(&MAGIC, 0))?;
+        overlay.store_limit(len_bytes)?;
+        overlay.data_done(overlay.data.set_len(len_bytes))?;
+        let mut overlay = overlay;
+        overlay.is_discarded = false;
+        Ok(overlay)
+    }
+
+    /// The overlay that an earlier mount left.
+    ///
+    /// # Errors
+    /// What the operating system says; [`StagingError::SidecarForeign`] where the files are not those of an overlay.
+    pub(super) fn open(sidecar: &Arc<Sidecar>, number: u64) -> Result<Self, StagingError> {
+        let data = sidecar.open(&data_name(number))?;
+        let blocks = sidecar.open(&blocks_name(number))?;
+        let metadata = data
+            .metadata()
+            .map_err(|error| sidecar.failed(&data_name(number), error))?;
+        let mut overlay = Self {
+            sidecar: sidecar.clone(),
+            number,
+            data,
+            blocks,
+            set: BlockSet::default(),
+            base_limit: 0,
+            len_bytes: metadata.len(),
+            modified: metadata
+                .modified()
+                .map_err(|error| sidecar.failed(&data_name(number), error))?,
+            is_discarded: false,
+        };
+        overlay.load_blocks()?;
+        Ok(overlay)
+    }
+
+    fn load_blocks(&mut self) -> Result<(), StagingError> {
+        let mut head = [0; 16];
+        let read = self.blocks.read_exact_at(&mut head, 0);
+        let is_cut = matches!(&read, Err(error) if error.kind() == io::ErrorKind::UnexpectedEof);
+        if is_cut || (read.is_ok() && head[..8] != MAGIC) {
+            return Err(StagingError::SidecarForeign {
+                path: self.sidecar.path().join(blocks_name(self.number)),
+                what: "it does not say which bytes are staged",
+            });
+        }
+        self.blocks_done(read)?;
+        let (_, limit) = head.split_at(8);
+        self.base_limit = u64::from_le_bytes(*limit.first_chunk().expect("half of 16 bytes"));
+        let len_bytes = self
+            .blocks_done(self.blocks.metadata())?
+            .len()
+            .saturating_sub(BITS_OFFSET);
+        let mut at = 0;
+        // Holes are skipped: a file with one byte far out has a long, empty map.
+        while let Some(data) = self.next_bits(at, len_bytes)? {
+            let page = data / PAGE_BYTES as u64;
+            let start = page * PAGE_BYTES as u64;
+            let mut bytes = [0; PAGE_BYTES];
+            let count = usize::try_from((len_bytes - start).min(PAGE_BYTES as u64))
+                .expect("at most a page");
+            let read = self
+                .blocks
+                .read_exact_at(&mut bytes[..count], BITS_OFFSET + start);
+            self.blocks_done(read)?;
+            self.set.load_page(page, &bytes);
+            at = start + PAGE_BYTES as u64;
+        }
+        self.set
+            .remove(self.len_bytes.div_ceil(BLOCK_BYTES)..u64::MAX);
+        if self.base_limit > self.len_bytes {
+            self.store_limit(self.len_bytes)?;
+            self.base_limit = self.len_bytes;
+        }
+        Ok(())
+    }
+
+    /// The first byte of bits at `at` or behind it that is not in a hole.
+    fn next_bits(&self, at: u64, len_bytes: u64) -> Result<Option<u64>, StagingError> {
+        if at >= len_bytes {
+            return Ok(None);
+        }
+        match rustix::fs::seek(&self.blocks, rustix::fs::SeekFrom::Data(BITS_OFFSET + at)) {
+            Ok(found) => Ok(Some((found.max(BITS_OFFSET + at)) - BITS_OFFSET)),
+            Err(Errno::NXIO) => Ok(None),
+            Err(Errno::INVAL | Errno::OPNOTSUPP) => Ok(Some(at)),
+            Err(error) => Err(self.sidecar.failed(&blocks_name(self.number), error)),
+        }
+    }
+
+    /// Its number, by which the log knows it.
+    pub(super) fn number(&self) -> u64 {
+        self.number
+    }
+
+    /// Removes its files when it is dropped.
+    pub(super) fn discard(&mut self) {
+        self.is_discarded = true;
+    }
+
+    /// Length of the staged dataset.
+    pub(super) fn len_bytes(&self) -> u64 {
+        self.len_bytes
+    }
+
+    /// Bytes of the base from here on are not seen any more.
+    pub(super) fn base_limit(&self) -> u64 {
+        self.base_limit
+    }
+
+    /// When it was last changed.
+    pub(super) fn modified(&self) -> SystemTime {
+        self.modified
+    }
+
+    /// Bytes that it takes in the sidecar.
+    pub(super) fn stored_bytes(&self) -> Result<u64, StagingError> {
+        Ok(self
+            .data_done(self.data.metadata())?
+            .blocks()
+            .saturating_mul(512))
+    }
+
+    /// Fills `buffer` from `offset` on as far as the dataset goes, and says how many bytes there were.
+    ///
+    /// # Errors
+    /// What is wrong with the base or with the overlay.
+    pub(super) fn read_at(
+        &self,
+        base: &dyn BaseBytes,
+        offset: u64,
+        buffer: &mut [u8],
+    ) -> Result<usize, StagingError> {
+        let left = usize::try_from(self.len_bytes.saturating_sub(offset)).unwrap_or(usize::MAX);
+        let count = left.min(buffer.len());
+        let mut rest = &mut buffer[..count];
+        let mut at = offset;
+        while !rest.is_empty() {
+            let block = at / BLOCK_BYTES;
+            let is_set = self.set.contains(block);
+            let end = if is_set {
+                Some(self.set.next_out(block))
+            } else {
+                self.set.next_in(block)
+            };
+            let run = end.map_or(u64::MAX, |end| end.saturating_mul(BLOCK_BYTES) - at);
+            let run = usize::try_from(run).unwrap_or(usize::MAX).min(rest.len());
+            let (piece, behind) = rest.split_at_mut(run);
+            if is_set {
+                self.data_done(self.data.read_exact_at(piece, at))?;
+            } else {
+                self.read_clean(base, at, piece)?;
+            }
+            at += run as u64;
+            rest = behind;
+        }
+        Ok(count)
+    }
+
+    /// What `buffer` holds in blocks that are not staged.
+    fn read_clean(
+        &self,
+        base: &dyn BaseBytes,
+        offset: u64,
+        buffer: &mut [u8],
+    ) -> Result<(), StagingError> {
+        let of_base = usize::try_from(self.base_limit.saturating_sub(offset))
+            .unwrap_or(usize::MAX)
+            .min(buffer.len());
+        let (of_base, zeros) = buffer.split_at_mut(of_base);
+        if !of_base.is_empty() {
+            base.read_exact_at(offset, of_base)?;
+        }
+        zeros.fill(0);
+        Ok(())
+    }
+
+    /// Writes `bytes` at `offset`, and says how many: fewer than all where room ended in between.
+    ///
+    /// # Errors
+    /// What is wrong with the base or with the overlay. Blocks that were not staged before read as before.
+    pub(super) fn write_at(
+        &mut self,
+        base: &dyn BaseBytes,
+        offset: u64,
+        bytes: &[u8],
+    ) -> Result<usize, StagingError> {
+        if bytes.is_empty() {
+            return Ok(0);
+        }
+        let end = offset
+            .checked_add(bytes.len() as u64)
+            .ok_or(StagingError::TooLong)?;
+        self.check_len(end)?;
+        let head = self.clean_part(base, offset - offset % BLOCK_BYTES..offset)?;
+        let tail_end = end
+            .div_ceil(BLOCK_BYTES)
+            .saturating_mul(BLOCK_BYTES)
+            .min(self.len_bytes.max(end));
+        let tail = self.clean_part(base, end..tail_end)?;
+        let start = offset - head.len() as u64;
+        let old_len_bytes = self.len_bytes;
+        let (written, error) = write_all_vectored(&self.data, [&head, bytes, &tail], start);
+        let accepted_end = match &error {
+            None => end,
+            // In a block that was not staged, only all of it counts.
+            Some(_) => {
+                let written_end = start + written;
+                let block = written_end / BLOCK_BYTES;
+                if self.set.contains(block) {
+                    written_end.min(end)
+                } else {
+                    (block * BLOCK_BYTES).min(end)
+                }
+            }
+        };
+        if let Some(error) = error
+            && accepted_end <= offset
+        {
+            self.restore_len(old_len_bytes)?;
+            return Err(self.sidecar.failed(&data_name(self.number), error));
+        }
+        let staged = self.mark(start / BLOCK_BYTES..accepted_end.div_ceil(BLOCK_BYTES));
+        if let Err(error) = staged {
+            self.restore_len(old_len_bytes)?;
+            return Err(error);
+        }
+        self.len_bytes = old_len_bytes.max(accepted_end);
+        if accepted_end < end {
+            self.restore_len(self.len_bytes)?;
+        }
+        self.modified = SystemTime::now();
+        Ok(usize::try_from(accepted_end - offset).expect("no more than was given"))
+    }
+
+    /// The bytes of a part of one block that has to be staged along; none if it is staged already.
+    fn clean_part(&self, base: &dyn BaseBytes, range: Range<u64>) -> Result<Vec<u8>, StagingError> {
+        if range.is_empty() || self.set.contains(range.start / BLOCK_BYTES) {
+            return Ok(Vec::new());
+        }
+        let len = usize::try_from(range.end - range.start).expect("less than a block");
+        let mut part = vec![0; len];
+        self.read_clean(base, range.start, &mut part)?;
+        Ok(part)
+    }
+
+    /// Sets the length.
+    ///
+    /// # Errors
+    /// What the operating system says.
+    pub(super) fn truncate(&mut self, len_bytes: u64) -> Result<(), StagingError> {
+        self.check_len(len_bytes)?;
+        self.data_done(self.data.set_len(len_bytes))?;
+        let shrinks = len_bytes < self.len_bytes;
+        self.len_bytes = len_bytes;
+        self.modified = SystemTime::now();
+        if shrinks {
+            if self.base_limit > len_bytes {
+                // In memory first: the length is lower already.
+                self.base_limit = len_bytes;
+                self.store_limit(len_bytes)?;
+            }
+            self.unmark(len_bytes.div_ceil(BLOCK_BYTES)..u64::MAX)?;
+        }
+        Ok(())
+    }
+
+    /// Reserves room for a range, and makes the dataset long enough for it unless `keep_size`.
+    ///
+    /// # Errors
+    /// What the operating system says.
+    pub(super) fn reserve(
+        &mut self,
+        range: &Range<u64>,
+        keep_size: bool,
+    ) -> Result<(), StagingError> {
+        self.check_len(range.end)?;
+        let flags = if keep_size {
+            FallocateFlags::KEEP_SIZE
+        } else {
+            FallocateFlags::empty()
+        };
+        let done = rustix::fs::fallocate(&self.data, flags, range.start, range.end - range.start);
+        match done {
+            Ok(()) => {}
+            Err(Errno::OPNOTSUPP) if keep_size => {}
+            Err(Errno::OPNOTSUPP) if range.end <= self.len_bytes => {}
+            Err(Errno::OPNOTSUPP) => self.data_done(self.data.set_len(range.end))?,
+            Err(error) => {
+                self.restore_len(self.len_bytes)?;
+                return Err(self.sidecar.failed(&data_name(self.number), error));
+            }
+        }
+        if !keep_size && range.end > self.len_bytes {
+            self.len_bytes = range.end;
+            self.modified = SystemTime::now();
+        }
+        Ok(())
+    }
+
+    /// Makes a range zeros, as far as the dataset goes. Whole blocks behind the base limit are as if they were never written.
+    ///
+    /// # Errors
+    /// As for [`Overlay::write_at`]; a part of the range may be zeros then.
+    pub(super) fn punch(
+        &mut self,
+        base: &dyn BaseBytes,
+        range: &Range<u64>,
+    ) -> Result<(), StagingError> {
+        let end = range.end.min(self.len_bytes);
+        if range.start >= end {
+            return Ok(());
+        }
+        let first = range.start.div_ceil(BLOCK_BYTES);
+        // The end of the file is the end of its last block.
+        let last = if end == self.len_bytes {
+            end.div_ceil(BLOCK_BYTES)
+        } else {
+            end / BLOCK_BYTES
+        };
+        if first >= last {
+            return self.write_zeros(base, range.start..end);
+        }
+        self.write_zeros(base, range.start..first * BLOCK_BYTES)?;
+        if last * BLOCK_BYTES < end {
+            self.write_zeros(base, last * BLOCK_BYTES..end)?;
+        }
+        let seen = self.base_limit.div_ceil(BLOCK_BYTES).clamp(first, last);
+        let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+        let (start, len_bytes) = (first * BLOCK_BYTES, (last - first) * BLOCK_BYTES);
+        match rustix::fs::fallocate(&self.data, flags, start, len_bytes) {
+            Ok(()) => self.mark(first..seen)?,
+            Err(Errno::OPNOTSUPP) => {
+                self.write_zeros(base, start..(seen * BLOCK_BYTES).min(self.len_bytes))?;
+            }
+            Err(error) => return Err(self.sidecar.failed(&data_name(self.number), error)),
+        }
+        self.unmark(seen..last)?;
+        self.modified = SystemTime::now();
+        Ok(())
+    }
+
+    fn write_zeros(&mut self, base: &dyn BaseBytes, range: Range<u64>) -> Result<(), StagingError> {
+        if range.is_empty() {
+            return Ok(());
+        }
+        let piece = (range.end - range.start).min(ZEROS_BYTES);
+        let zeros = vec![0; usize::try_from(piece).expect("a megabyte")];
+        let mut at = range.start;
+        while at < range.end {
+            let count = usize::try_from((range.end - at).min(piece)).expect("a megabyte");
+            at += self.write_at(base, at, &zeros[..count])? as u64;
+        }
+        Ok(())
+    }
+
+    /// The first byte at `offset` or behind it that is data, or in a hole; there is a hole at the end.
+    ///
+    /// # Errors
+    /// [`StagingError::NoSuchOffset`], or what is wrong with the base.
+    pub(super) fn seek(
+        &self,
+        base: &dyn BaseBytes,
+        offset: u64,
+        for_hole: bool,
+    ) -> Result<u64, StagingError> {
+        if offset >= self.len_bytes {
+            return Err(StagingError::NoSuchOffset);
+        }
+        let mut at = offset;
+        while at < self.len_bytes {
+            let block = at / BLOCK_BYTES;
+            let next = if self.set.contains(block) {
+                if !for_hole {
+                    return Ok(at);
+                }
+                self.set.next_out(block).saturating_mul(BLOCK_BYTES)
+            } else {
+                let end = self
+                    .set
+                    .next_in(block)
+                    .map_or(u64::MAX, |block| block.saturating_mul(BLOCK_BYTES));
+                let limit = self.base_limit.min(end);
+                if at < limit
+                    && let Some(found) = base.seek(at, for_hole)?
+                    && found < limit
+                {
+                    return Ok(found);
+                }
+                if for_hole && self.base_limit < end {
+                    return Ok(at.max(self.base_limit).min(self.len_bytes));
+                }
+                end
+            };
+            at = next;
+        }
+        if for_hole {
+            Ok(self.len_bytes)
+        } else {
+            Err(StagingError::NoSuchOffset)
+        }
+    }
+
+    /// The first range of staged blocks at `offset` or behind it, cut to the length.
+    pub(super) fn next_staged(&self, offset: u64) -> Option<Range<u64>> {
+        let first = self.set.next_in(offset / BLOCK_BYTES)?;
+        let start = first.saturating_mul(BLOCK_BYTES).max(offset);
+        let end = self
+            .set
+            .next_out(first)
+            .saturating_mul(BLOCK_BYTES)
+            .min(self.len_bytes);
+        (start < end).then_some(start..end)
+    }
+
+    /// Makes everything durable, short of the files' names.
+    ///
+    /// # Errors
+    /// What the operating system says.
+    pub(super) fn sync(&self) -> Result<(), StagingError> {
+        self.data_done(self.data.sync_data())?;
+        self.blocks_done(self.blocks.sync_data())
+    }
+
+    /// Says that `blocks` are staged.
+    fn mark(&mut self, blocks: Range<u64>) -> Result<(), StagingError> {
+        let before = self.set.bytes_of(&blocks).1;
+        let Some(changed) = self.set.insert(blocks.clone()) else {
+            return Ok(());
+        };
+        if let Err(error) = self.store_bits(&changed) {
+            for (byte, bits) in (blocks.start / 8..).zip(before) {
+                for bit in (0..8).filter(|bit| bits >> bit & 1 == 0) {
+                    let block = byte * 8 + bit;
+                    if blocks.contains(&block) {
+                        self.set.remove(block..block + 1);
+                    }
+                }
+            }
+            return Err(error);
+        }
+        Ok(())
+    }
+
+    /// Says that `blocks` are not staged.
+    fn unmark(&mut self, blocks: Range<u64>) -> Result<(), StagingError> {
+        match self.set.remove(blocks) {
+            Some(changed) => self.store_bits(&changed),
+            None => Ok(()),
+        }
+    }
+
+    fn store_bits(&self, blocks: &Range<u64>) -> Result<(), StagingError> {
+        let (first, bytes) = self.set.bytes_of(blocks);
+        self.blocks_done(self.blocks.write_all_at(&bytes, BITS_OFFSET + first))
+    }
+
+    fn store_limit(&self, limit: u64) -> Result<(), StagingError> {
+        self.blocks_done(self.blocks.write_all_at(&limit.to_le_bytes(), 8))
+    }
+
+    fn restore_len(&self, len_bytes: u64) -> Result<(), StagingError> {
+        self.data_done(self.data.set_len(len_bytes))
+    }
+
+    fn check_len(&self, len_bytes: u64) -> Result<(), StagingError> {
+        if len_bytes > MAX_LEN_BYTES {
+            return Err(StagingError::TooLong);
+        }
+        debug_assert!(self.base_limit <= MAX_LEN_BYTES);
+        Ok(())
+    }
+
+    fn data_done<T>(&self, done: io::Result<T>) -> Result<T, StagingError> {
+        done.map_err(|error| self.sidecar.failed(&data_name(self.number), error))
+    }
+
+    fn blocks_done<T>(&self, done: io::Result<T>) -> Result<T, StagingError> {
+        done.map_err(|error| self.sidecar.failed(&blocks_name(self.number), error))
+    }
+}
+
+/// Writes all pieces, one behind the other; says how many bytes, and what kept it from being all.
+fn write_all_vectored(file: &File, pieces: [&[u8]; 3], offset: u64) -> (u64, Option<io::Error>) {
+    let mut slices = pieces.map(IoSlice::new);
+    let mut slices = &mut slices[..];
+    let mut written = 0;
+    IoSlice::advance_slices(&mut slices, 0);
+    while !slices.is_empty() {
+        match rustix::io::pwritev(file, slices, offset + written) {
+            Ok(0) => return (written, Some(io::ErrorKind::WriteZero.into())),
+            Ok(count) => {
+                written += count as u64;
+                IoSlice::advance_slices(&mut slices, count);
+            }
+            Err(Errno::INTR) => {}
+            Err(error) => return (written, Some(error.into())),
+        }
+    }
+    (written, None)
+}
+
+#[cfg(test)]
+mod tests;

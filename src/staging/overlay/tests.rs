@@ -1,0 +1,249 @@
+//! The overlay against bytes in memory.
+
+use proptest::prelude::*;
+
+use super::*;
+
+/// A base in memory, with a hole wherever a block of 1000 is all zeros.
+struct Model(Vec<u8>);
+
+impl BaseBytes for Model {
+    fn read_exact_at(&self, offset: u64, buffer: &mut [u8]) -> Result<(), StoreError> {
+        let offset = usize::try_from(offset).unwrap();
+        buffer.copy_from_slice(&self.0[offset..offset + buffer.len()]);
+        Ok(())
+    }
+
+    fn seek(&self, offset: u64, for_hole: bool) -> Result<Option<u64>, StoreError> {
+        let len = self.0.len() as u64;
+        Ok((offset < len).then_some(if for_hole { len } else { offset }))
+    }
+}
+
+#[derive(Debug, Clone)]
+enum Step {
+    Write(u64, usize, u8),
+    Truncate(u64),
+    Punch(u64, u64),
+    Reserve(u64, u64, bool),
+    Reopen,
+}
+
+fn steps() -> impl Strategy<Value = Vec<Step>> {
+    const END: u64 = 60_000;
+    let step = prop_oneof![
+        5 => (0..END, 0..20_000usize, 1..=255u8).prop_map(|(at, len, byte)| Step::Write(at, len, byte)),
+        2 => (0..END).prop_map(Step::Truncate),
+        2 => (0..END, 0..30_000u64).prop_map(|(at, len)| Step::Punch(at, at + len)),
+        1 => (0..END, 1..9_000u64, any::<bool>()).prop_map(|(at, len, keep)| Step::Reserve(at, at + len, keep)),
+        2 => Just(Step::Reopen),
+    ];
+    prop::collection::vec(step, 1..25)
+}
+
+fn all(overlay: &Overlay, base: &Model) -> Vec<u8> {
+    let mut bytes = vec![0xee; usize::try_from(overlay.len_bytes()).unwrap() + 10];
+    let count = overlay.read_at(base, 0, &mut bytes).unwrap();
+    bytes.truncate(count);
+    bytes
+}
+
+/// What differs from the base is said to be staged, or lies behind the limit.
+fn assert_covered(overlay: &Overlay, base: &Model, expected: &[u8]) {
+    let mut staged = vec![false; expected.len()];
+    let mut at = 0;
+    while let Some(range) = overlay.next_staged(at) {
+        assert!(range.start >= at && range.end <= overlay.len_bytes());
+        for flag in &mut staged[range.start as usize..range.end as usize] {
+            *flag = true;
+        }
+        at = range.end;
+    }
+    for (i, &byte) in expected.iter().enumerate() {
+        let unstaged = if (i as u64) < overlay.base_limit() {
+            base.0[i]
+        } else {
+            0
+        };
+        assert!(staged[i] || byte == unstaged, "byte {i}");
+    }
+}
+
+fn assert_seeks(overlay: &Overlay, base: &Model, expected: &[u8], from: u64) {
+    let len = expected.len() as u64;
+    if from >= len {
+        assert!(overlay.seek(base, from, false).is_err());
+        assert!(overlay.seek(base, from, true).is_err());
+        return;
+    }
+    let hole = overlay.seek(base, from, true).unwrap();
+    assert!(hole >= from && hole <= len);
+    let data = overlay.seek(base, from, false).unwrap_or(len);
+    assert!(data >= from && data <= len);
+    assert!(
+        expected[from as usize..data as usize]
+            .iter()
+            .all(|&byte| byte == 0)
+    );
+    assert!(
+        hole == from || data == from,
+        "{from} is neither data nor hole"
+    );
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+    #[test]
+    fn reads_what_was_written(base_len in 0usize..50_000, steps in steps()) {
+        let directory = tempfile::tempdir().unwrap();
+        let sidecar = Sidecar::make(&directory.path().join("s")).unwrap();
+        let base = Model((0..base_len).map(|i| (i % 251) as u8 + 1).collect());
+        let mut expected = base.0.clone();
+        let mut overlay = Overlay::create(&sidecar, 1, base_len as u64).unwrap();
+        for step in steps {
+            match step {
+                Step::Write(at, len, byte) => {
+                    let bytes = vec![byte; len];
+                    prop_assert_eq!(overlay.write_at(&base, at, &bytes).unwrap(), len);
+                    let at = at as usize;
+                    if len > 0 {
+                        expected.resize(expected.len().max(at + len), 0);
+                        expected[at..at + len].fill(byte);
+                    }
+                }
+                Step::Truncate(len) => {
+                    overlay.truncate(len).unwrap();
+                    expected.resize(len as usize, 0);
+                }
+                Step::Punch(start, end) => {
+                    overlay.punch(&base, &(start..end)).unwrap();
+                    let end = (end as usize).min(expected.len());
+                    if (start as usize) < end {
+                        expected[start as usize..end].fill(0);
+                    }
+                }
+                Step::Reserve(start, end, keep_size) => {
+                    overlay.reserve(&(start..end), keep_size).unwrap();
+                    if !keep_size {
+                        expected.resize(expected.len().max(end as usize), 0);
+                    }
+                }
+                Step::Reopen => {}
+            }
+            // As after the process was killed: nothing but the files is left.
+            let reopened = Overlay::open(&sidecar, 1).unwrap();
+            prop_assert_eq!(&all(&reopened, &base), &expected);
+            prop_assert_eq!(&all(&overlay, &base), &expected);
+            assert_covered(&reopened, &base, &expected);
+            for from in [0, 5_000, 4_096, 30_000, expected.len() as u64] {
+                assert_seeks(&overlay, &base, &expected, from);
+            }
+            overlay = reopened;
+        }
+    }
+}
+
+fn new_overlay(base: &Model) -> (tempfile::TempDir, Arc<Sidecar>, Overlay) {
+    let directory = tempfile::tempdir().unwrap();
+    let sidecar = Sidecar::make(&directory.path().join("s")).unwrap();
+    let overlay = Overlay::create(&sidecar, 7, base.0.len() as u64).unwrap();
+    (directory, sidecar, overlay)
+}
+
+#[test]
+fn no_more_of_the_base_is_copied_than_the_rest_of_a_block() {
+    let base = Model(vec![1; 1 << 20]);
+    let (_directory, _sidecar, mut overlay) = new_overlay(&base);
+    overlay.write_at(&base, 500_000, b"x").unwrap();
+    assert_eq!(overlay.next_staged(0), Some(499_712..503_808));
+    assert_eq!(overlay.next_staged(503_808), None);
+}
+
+#[test]
+fn what_was_cut_off_does_not_come_back() {
+    let base = Model(vec![1; 10_000]);
+    let (_directory, sidecar, mut overlay) = new_overlay(&base);
+    overlay.truncate(5_000).unwrap();
+    overlay.truncate(10_000).unwrap();
+    let expected = [vec![1; 5_000], vec![0; 5_000]].concat();
+    assert_eq!(all(&overlay, &base), expected);
+    assert_eq!(all(&Overlay::open(&sidecar, 7).unwrap(), &base), expected);
+}
+
+#[test]
+fn a_process_that_ended_while_it_cut_a_file_had_cut_it() {
+    let base = Model(vec![1; 10_000]);
+    let (_directory, sidecar, overlay) = new_overlay(&base);
+    // The first of the steps of a truncation.
+    overlay.data.set_len(5_000).unwrap();
+    drop(overlay);
+    let mut overlay = Overlay::open(&sidecar, 7).unwrap();
+    overlay.truncate(6_000).unwrap();
+    assert_eq!(
+        all(&overlay, &base),
+        [vec![1; 5_000], vec![0; 1_000]].concat()
+    );
+}
+
+#[test]
+fn bytes_without_their_bit_are_not_seen() {
+    let base = Model(vec![1; 10_000]);
+    let (_directory, sidecar, overlay) = new_overlay(&base);
+    // The first of the steps of a write.
+    overlay.data.write_all_at(&[9; 8_192], 0).unwrap();
+    drop(overlay);
+    let mut overlay = Overlay::open(&sidecar, 7).unwrap();
+    assert_eq!(all(&overlay, &base), base.0);
+    overlay.write_at(&base, 4_000, &[2; 200]).unwrap();
+    let mut expected = base.0.clone();
+    expected[4_000..4_200].fill(2);
+    assert_eq!(all(&overlay, &base), expected);
+}
+
+#[test]
+fn a_byte_far_out_takes_little_room() {
+    let base = Model(Vec::new());
+    let (_directory, sidecar, mut overlay) = new_overlay(&base);
+    let far = 1 << 40;
+    overlay.write_at(&base, far, b"x").unwrap();
+    assert!(overlay.stored_bytes().unwrap() < 1 << 20);
+    let overlay = Overlay::open(&sidecar, 7).unwrap();
+    assert_eq!(overlay.next_staged(0), Some(far..far + 1));
+    assert_eq!(overlay.len_bytes(), far + 1);
+}
+
+#[test]
+fn lengths_that_no_file_has_are_refused() {
+    let base = Model(Vec::new());
+    let (_directory, _sidecar, mut overlay) = new_overlay(&base);
+    assert!(matches!(
+        overlay.write_at(&base, u64::MAX, b"x"),
+        Err(StagingError::TooLong)
+    ));
+    assert!(matches!(
+        overlay.truncate(1 << 63),
+        Err(StagingError::TooLong)
+    ));
+    assert_eq!(overlay.len_bytes(), 0);
+}
+
+#[test]
+fn what_is_no_overlay_is_refused() {
+    let base = Model(Vec::new());
+    let (_directory, sidecar, overlay) = new_overlay(&base);
+    drop(overlay);
+    sidecar.create(&blocks_name(7)).unwrap();
+    assert!(matches!(
+        Overlay::open(&sidecar, 7),
+        Err(StagingError::SidecarForeign { .. })
+    ));
+}
+
+#[test]
+fn a_discarded_overlay_leaves_nothing() {
+    let base = Model(Vec::new());
+    let (_directory, sidecar, mut overlay) = new_overlay(&base);
+    overlay.discard();
+    drop(overlay);
+    assert_eq!(sidecar.names().unwrap(), ["lock"]);
+}

@@ -1,0 +1,439 @@
+//! What is staged now: the tree, the bytes of its datasets, and the sidecar in which both are kept.
+
+use std::collections::HashMap;
+use std::path::Path;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::SystemTime;
+
+use super::change::{BaseVersion, Begin, Change, FORMAT, Record};
+use super::change_log::Log;
+use super::content::{Base, Content};
+use super::overlay::{Overlay, number_of};
+use super::sidecar::Sidecar;
+use super::tree::{Applied, Tree};
+use super::{NodeId, StagingError};
+use crate::source::Identity;
+use crate::store::{Snapshot, StoreError, VersionKey, VersionTree, VersionedFile};
+
+/// The bytes of a dataset of which somebody knows.
+#[derive(Debug)]
+struct Slot {
+    weak: Weak<Content>,
+    /// Kept as long as it is staged.
+    staged: Option<Arc<Content>>,
+}
+
+/// The sidecar, once there is one.
+#[derive(Debug)]
+pub(super) struct Kept {
+    pub(super) sidecar: Arc<Sidecar>,
+    pub(super) log: Log,
+}
+
+/// Everything that is staged.
+#[derive(Debug)]
+pub(super) struct State {
+    pub(super) tree: Tree,
+    /// The version that is edited.
+    pub(super) base: Option<VersionKey>,
+    /// Whether it was chosen, so that the current version is not followed.
+    pub(super) is_pinned: bool,
+    /// Whether the base is not in the file any more, so that the tree could not be made.
+    pub(super) is_base_gone: bool,
+    /// The state of the file that the tree was made from.
+    pub(super) identity: Identity,
+    pub(super) kept: Option<Kept>,
+    next_overlay: u64,
+    file: Arc<VersionedFile>,
+    /// Taken after the lock of the state, before that of a content.
+    contents: Mutex<HashMap<NodeId, Slot>>,
+}
+
+/// What a version contains, and in which state of the file.
+pub(super) fn base_tree(
+    file: &VersionedFile,
+    base: Option<&VersionKey>,
+) -> Result<(Option<Arc<VersionTree>>, Identity), StoreError> {
+    file.ask(|snapshot| {
+        let tree = match base {
+            None => None,
+            Some(base) => {
+                let index =
+                    snapshot
+                        .history()
+                        .by_key(base)
+                        .ok_or_else(|| StoreError::VersionGone {
+                            version: base.name.to_vec(),
+                        })?;
+                Some(snapshot.tree(index)?)
+            }
+        };
+        Ok((tree, snapshot.identity()))
+    })
+}
+
+/// The version that is current in a state of the file.
+pub(super) fn current(snapshot: &Snapshot) -> Option<VersionKey> {
+    let index = snapshot.history().current()?;
+    Some(snapshot.history().version(index).key.clone())
+}
+
+impl State {
+    /// Nothing staged over a version.
+    pub(super) fn over(
+        file: &Arc<VersionedFile>,
+        base: Option<VersionKey>,
+        is_pinned: bool,
+    ) -> Result<Self, StagingError> {
+        let (tree, identity) = base_tree(file, base.as_ref())?;
+        Ok(Self {
+            tree: Tree::of_base(tree.as_deref(), None),
+            base,
+            is_pinned,
+            is_base_gone: false,
+            identity,
+            kept: None,
+            next_overlay: 1,
+            file: file.clone(),
+            contents: Mutex::default(),
+        })
+    }
+
+    /// What is staged in the sidecar at `path`, or nothing over the current version.
+    pub(super) fn load(file: &Arc<VersionedFile>, path: &Path) -> Result<Self, StagingError> {
+        let fresh = || Self::over(file, current(&file.look()), false);
+        let Some(sidecar) = Sidecar::take(path)? else {
+            return fresh();
+        };
+        let Some((log, begin, records)) = Log::open(&sidecar)? else {
+            sidecar.remove_all()?;
+            return fresh();
+        };
+        let snapshot = file.look();
+        if let Some(Record::Commit(begun)) = records.last() {
+            let version = VersionKey::from(&begun.commit);
+            if snapshot.history().by_key(&version).is_some() {
+                // The process ended between the commit and the new beginning.
+                let is_pinned = !begun.make_current;
+                let base = if is_pinned {
+                    Some(version)
+                } else {
+                    current(&snapshot)
+                };
+                let mut state = Self::over(file, base, is_pinned)?;
+                if is_pinned {
+                    let log = Log::begin(&sidecar, &state.begin_record())?;
+                    remove_overlays(&sidecar, |_| false)?;
+                    state.kept = Some(Kept { sidecar, log });
+                } else {
+                    Log::remove(&sidecar)?;
+                    sidecar.remove_all()?;
+                }
+                return Ok(state);
+            }
+        }
+        Self::replay(file, Kept { sidecar, log }, &begin, &records)
+    }
+
+    fn replay(
+        file: &Arc<VersionedFile>,
+        kept: Kept,
+        begin: &Begin,
+        records: &[Record],
+    ) -> Result<Self, StagingError> {
+        let base = begin.base.as_ref().map(VersionKey::from);
+        let mut state = match Self::over(file, base.clone(), begin.pinned) {
+            Err(StagingError::Store(StoreError::VersionGone { .. })) => {
+                let mut state = Self::over(file, None, begin.pinned)?;
+                state.base = base;
+                state.is_base_gone = true;
+                state.kept = Some(kept);
+                return Ok(state);
+            }
+            state => state?,
+        };
+        if (begin.device, begin.inode) != (state.identity.device, state.identity.inode) {
+            log::info!(
+                "{} was put in the place of the file that {} was made for",
+                file.path().display(),
+                kept.sidecar.path().display()
+            );
+        }
+        let now = SystemTime::now();
+        for record in records {
+            if let Record::Change(change) = record {
+                if let Change::Create { overlay, .. } | Change::Edit { overlay, .. } = change {
+                    state.next_overlay = state.next_overlay.max(overlay.saturating_add(1));
+                }
+                state.tree.apply(change, Some(now)).map_err(|error| {
+                    log::error!("{}: {change:?}: {error}", kept.sidecar.path().display());
+                    StagingError::SidecarForeign {
+                        path: kept.sidecar.path().to_owned(),
+                        what: "its changes do not fit the version that they are based on",
+                    }
+                })?;
+            }
+        }
+        let mut numbers = Vec::new();
+        for id in state.tree.datasets_within(NodeId::ROOT) {
+            let node = state.tree.node(id)?;
+            let Some(number) = node.dataset().and_then(|dataset| dataset.overlay) else {
+                continue;
+            };
+            numbers.push(number);
+            let base = Base::new(file, state.place_of(node.origin.as_ref()));
+            let overlay = Overlay::open(&kept.sidecar, number)?;
+            state.keep(id, Content::new(base, Some(overlay)));
+        }
+        remove_overlays(&kept.sidecar, |number| numbers.contains(&number))?;
+        state.kept = Some(kept);
+        Ok(state)
+    }
+
+    /// # Errors
+    /// [`StagingError::BaseGone`].
+    pub(super) fn usable(&self) -> Result<&Self, StagingError> {
+        match &self.base {
+            Some(base) if self.is_base_gone => Err(StagingError::BaseGone {
+                version: base.name.to_vec(),
+            }),
+            _ => Ok(self),
+        }
+    }
+
+    fn begin_record(&self) -> Begin {
+        Begin {
+            format: FORMAT,
+            device: self.identity.device,
+            inode: self.identity.inode,
+            base: self.base.as_ref().map(BaseVersion::from),
+            pinned: self.is_pinned,
+        }
+    }
+
+    /// Makes the sidecar, if there is none yet.
+    ///
+    /// # Errors
+    /// [`StagingError::Held`], or what the operating system says; there is no sidecar then.
+    pub(super) fn kept(&mut self, path: &Path) -> Result<&mut Kept, StagingError> {
+        if self.kept.is_none() {
+            let sidecar = Sidecar::make(path)?;
+            if sidecar.has("changes")? {
+                // Another process has staged something and ended, since this one looked. It is taken up at the next look.
+                return Err(StagingError::Held {
+                    path: path.to_owned(),
+                    pid: None,
+                });
+            }
+            let log = match Log::begin(&sidecar, &self.begin_record()) {
+                Ok(log) => log,
+                Err(error) => {
+                    if let Err(error) = sidecar.remove_all() {
+                        log::warn!("{error}");
+                    }
+                    return Err(error);
+                }
+            };
+            self.kept = Some(Kept { sidecar, log });
+        }
+        self.kept.as_mut().ok_or(StagingError::Stale)
+    }
+
+    /// Makes a change of the tree, and logs it.
+    ///
+    /// # Errors
+    /// Why not; nothing is changed then.
+    pub(super) fn change(&mut self, path: &Path, change: &Change) -> Result<Applied, StagingError> {
+        self.tree.check(change)?;
+        self.kept(path)?
+            .log
+            .append(&Record::Change(change.clone()))?;
+        let applied = self.tree.apply(change, Some(SystemTime::now()))?;
+        if let Some(removed) = applied.removed {
+            self.remove(removed);
+        }
+        Ok(applied)
+    }
+
+    /// Makes a dataset's overlay over `len_bytes` of its base. The change that tells of it is made by `change`.
+    pub(super) fn new_overlay(
+        &mut self,
+        path: &Path,
+        len_bytes: u64,
+    ) -> Result<Overlay, StagingError> {
+        let number = self.next_overlay;
+        let sidecar = self.kept(path)?.sidecar.clone();
+        let overlay = Overlay::create(&sidecar, number, len_bytes)?;
+        self.next_overlay = number + 1;
+        Ok(overlay)
+    }
+
+    /// Where an object of the base is.
+    pub(super) fn place_of(&self, origin: Option<&Arc<[u8]>>) -> Option<(VersionKey, Arc<[u8]>)> {
+        Some((self.base.clone()?, origin?.clone()))
+    }
+
+    /// The bytes of a dataset.
+    ///
+    /// # Errors
+    /// [`StagingError::IsADirectory`], [`StagingError::Stale`].
+    pub(super) fn content(&self, id: NodeId) -> Result<Arc<Content>, StagingError> {
+        let mut contents = self.contents();
+        if let Some(content) = contents.get(&id).and_then(|slot| slot.weak.upgrade()) {
+            return Ok(content);
+        }
+        let node = self.tree.node(id)?;
+        let dataset = node.dataset().ok_or(StagingError::IsADirectory)?;
+        if node.parent.is_none() || dataset.overlay.is_some() {
+            return Err(StagingError::Stale);
+        }
+        let base = Base::new(&self.file, self.place_of(node.origin.as_ref()));
+        let content = Content::new(base, None);
+        let slot = Slot {
+            weak: Arc::downgrade(&content),
+            staged: None,
+        };
+        contents.insert(id, slot);
+        Ok(content)
+    }
+
+    /// The bytes of a dataset, if they are staged or open.
+    pub(super) fn known_content(&self, id: NodeId) -> Option<Arc<Content>> {
+        self.contents().get(&id)?.weak.upgrade()
+    }
+
+    /// Keeps the bytes of a dataset, which are staged.
+    pub(super) fn keep(&self, id: NodeId, content: Arc<Content>) {
+        let slot = Slot {
+            weak: Arc::downgrade(&content),
+            staged: Some(content),
+        };
+        self.contents().insert(id, slot);
+    }
+
+    /// Whether anybody has a file open.
+    pub(super) fn has_open_files(&self) -> bool {
+        let contents = self.contents();
+        let mut alive = contents.values().filter_map(|slot| slot.weak.upgrade());
+        alive.any(|content| content.is_open())
+    }
+
+    /// All staged bytes.
+    pub(super) fn staged_contents(&self) -> Vec<Arc<Content>> {
+        let contents = self.contents();
+        contents
+            .values()
+            .filter_map(|slot| slot.staged.clone())
+            .collect()
+    }
+
+    /// Lets go of a dataset that was removed; its bytes stay as long as somebody has it open.
+    fn remove(&mut self, id: NodeId) {
+        let content = self.known_content(id);
+        if let Some(content) = &content
+            && let Some(overlay) = &mut content.write().overlay
+        {
+            overlay.discard();
+        }
+        let mut gone = Vec::new();
+        {
+            let mut contents = self.contents();
+            if let Some(slot) = contents.get_mut(&id) {
+                slot.staged = None;
+            }
+            drop(content);
+            contents.retain(|id, slot| {
+                let is_alive = slot.weak.strong_count() > 0;
+                if !is_alive {
+                    gone.push(*id);
+                }
+                is_alive
+            });
+        }
+        gone.push(id);
+        for id in gone {
+            if self.known_content(id).is_none() {
+                self.tree.forget(id);
+            }
+        }
+    }
+
+    /// Drops everything staged, and begins anew over `base`. Open files go on: against the new base where that has them.
+    ///
+    /// # Errors
+    /// Nothing is changed then.
+    pub(super) fn start_over(
+        &mut self,
+        base: Option<VersionKey>,
+        is_pinned: bool,
+    ) -> Result<(), StagingError> {
+        let (tree, identity) = base_tree(&self.file, base.as_ref())?;
+        let begin = Begin {
+            format: FORMAT,
+            device: identity.device,
+            inode: identity.inode,
+            base: base.as_ref().map(BaseVersion::from),
+            pinned: is_pinned,
+        };
+        if let Some(kept) = &mut self.kept {
+            if is_pinned {
+                kept.log = Log::begin(&kept.sidecar, &begin)?;
+            } else {
+                Log::remove(&kept.sidecar)?;
+            }
+        }
+        let new_tree = Tree::of_base(tree.as_deref(), Some(&self.tree));
+        let old_tree = std::mem::replace(&mut self.tree, new_tree);
+        (self.base, self.is_pinned, self.identity) = (base, is_pinned, identity);
+        self.is_base_gone = false;
+        let slots = std::mem::take(&mut *self.contents());
+        for (id, slot) in slots {
+            let Some(content) = slot.weak.upgrade() else {
+                continue;
+            };
+            let mut body = content.write();
+            if let Some(overlay) = &mut body.overlay {
+                overlay.discard();
+            }
+            match self.tree.node(id) {
+                Ok(node) if node.dataset().is_some() => {
+                    body.base = Base::new(&self.file, self.place_of(node.origin.as_ref()));
+                    body.overlay = None;
+                }
+                // As if it had been removed.
+                _ => {
+                    if let Ok(node) = old_tree.node(id) {
+                        self.tree.keep_removed(id, node.clone());
+                    }
+                }
+            }
+            drop(body);
+            let slot = Slot {
+                weak: Arc::downgrade(&content),
+                staged: None,
+            };
+            self.contents().insert(id, slot);
+        }
+        if !is_pinned
+            && let Some(kept) = self.kept.take()
+            && let Err(error) = kept.sidecar.remove_all()
+        {
+            log::warn!("{error}");
+        }
+        Ok(())
+    }
+
+    fn contents(&self) -> MutexGuard<'_, HashMap<NodeId, Slot>> {
+        self.contents.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Removes the overlays that nothing speaks of.
+fn remove_overlays(sidecar: &Sidecar, is_used: impl Fn(u64) -> bool) -> Result<(), StagingError> {
+    for name in sidecar.names()? {
+        if number_of(&name).is_some_and(|number| !is_used(number)) {
+            sidecar.remove(&name)?;
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,447 @@
+//! Staging over files that the Python library made.
+
+use super::*;
+use crate::h5::fixture::Fixture;
+use crate::store::StoreOptions;
+
+const PROGRAM: &str = r#"
+import h5py, numpy as np
+from versioned_hdf5 import VersionedHDF5File
+with h5py.File("f.h5", "w") as f:
+    v = VersionedHDF5File(f)
+    with v.stage_version("r1") as g:
+        g.create_dataset("x", data=np.arange(10000, dtype="<f8"), chunks=(1000,))
+        g["x"].attrs["units"] = "m"
+        g.create_dataset("grp/y", data=np.arange(24, dtype="<i4").reshape(6, 4), chunks=(2, 4))
+        g.create_dataset("s", data=np.array(["one", "two"], dtype=object), dtype=h5py.string_dtype(), chunks=(100,))
+    with v.stage_version("r2") as g:
+        g["x"][0] = 5
+"#;
+
+struct Set {
+    fixture: Fixture,
+}
+
+impl Set {
+    fn new() -> Self {
+        Self {
+            fixture: Fixture::make(PROGRAM),
+        }
+    }
+
+    fn staging(&self) -> Staging {
+        let options = StoreOptions {
+            cache_bytes: 1 << 20,
+            decode_threads: 1,
+        };
+        let file = VersionedFile::open(&self.fixture.path("f.h5"), &options).unwrap();
+        Staging::new(Arc::new(file))
+    }
+
+    fn sidecar(&self) -> PathBuf {
+        self.fixture.path(".f.h5.vh5fs")
+    }
+}
+
+fn find(staging: &Staging, path: &str) -> Result<NodeId, StagingError> {
+    path.split('/')
+        .filter(|name| !name.is_empty())
+        .try_fold(NodeId::ROOT, |group, name| {
+            staging.lookup(group, name.as_bytes())
+        })
+}
+
+fn read(staging: &Staging, path: &str) -> Vec<u8> {
+    let file = staging
+        .open(find(staging, path).unwrap(), false, false)
+        .unwrap();
+    read_file(staging, &file)
+}
+
+fn read_file(staging: &Staging, file: &StagedFile) -> Vec<u8> {
+    let mut bytes = vec![0; 1 << 20];
+    let count = staging.read_at(file, 0, &mut bytes).unwrap();
+    bytes.truncate(count);
+    bytes
+}
+
+fn write(staging: &Staging, path: &str, offset: u64, bytes: &[u8]) {
+    let file = staging
+        .open(find(staging, path).unwrap(), true, false)
+        .unwrap();
+    assert_eq!(staging.write_at(&file, offset, bytes).unwrap(), bytes.len());
+}
+
+fn create(staging: &Staging, name: &str, bytes: &[u8]) -> NodeId {
+    let id = staging.create(NodeId::ROOT, name.as_bytes()).unwrap();
+    write(staging, name, 0, bytes);
+    id
+}
+
+fn rename(staging: &Staging, from: &str, to: &str, mode: RenameMode) -> Result<(), StagingError> {
+    let (from, to) = (from.as_bytes(), to.as_bytes());
+    staging.rename(NodeId::ROOT, from, NodeId::ROOT, to, mode)
+}
+
+fn attribute(staging: &Staging, path: &str, name: &str) -> Option<String> {
+    let all = staging.attributes(find(staging, path).unwrap()).unwrap();
+    let own = all.attributes.into_iter();
+    own.map(|attribute| (attribute.name, attribute.value.unwrap()))
+        .chain(all.structural)
+        .find(|(other, _)| other == name.as_bytes())
+        .map(|(_, value)| String::from_utf8(value).unwrap())
+}
+
+fn set(staging: &Staging, path: &str, name: &str, value: &str) -> Result<(), StagingError> {
+    let id = find(staging, path).unwrap();
+    staging.set_attribute(id, name.as_bytes(), value.as_bytes(), SetMode::Any)
+}
+
+fn status(staging: &Staging) -> String {
+    String::from_utf8(staging.status()).unwrap()
+}
+
+fn names(staging: &Staging) -> Vec<String> {
+    let entries = staging.list(NodeId::ROOT).unwrap().into_iter();
+    entries
+        .map(|entry| String::from_utf8(entry.name).unwrap())
+        .collect()
+}
+
+fn numbers(range: std::ops::Range<i32>) -> Vec<u8> {
+    range.flat_map(|n| f64::from(n).to_le_bytes()).collect()
+}
+
+fn append_version(set: &Set, name: &str) {
+    set.fixture.run(&format!(
+        "import h5py\nfrom versioned_hdf5 import VersionedHDF5File\n\
+         with h5py.File('f.h5', 'r+') as f:\n    \
+         with VersionedHDF5File(f).stage_version('{name}') as g:\n        g['x'][1] = 77\n"
+    ));
+}
+
+#[test]
+fn looking_leaves_no_trace() {
+    let set = Set::new();
+    let staging = set.staging();
+    staging.recover().unwrap();
+    assert_eq!(names(&staging), ["grp", "s", "x"]);
+    assert_eq!(read(&staging, "x")[..8], 5f64.to_le_bytes());
+    assert_eq!(read(&staging, "s"), b"one\ntwo\n");
+    let stat = staging.stat(find(&staging, "x").unwrap()).unwrap();
+    assert_eq!((stat.size_bytes, stat.writable), (80_000, true));
+    assert_eq!(attribute(&staging, "x", "units").as_deref(), Some("m"));
+    assert_eq!(
+        attribute(&staging, "grp/y", "h5.shape").as_deref(),
+        Some("[6, 4]")
+    );
+    assert!(matches!(
+        find(&staging, "nothing"),
+        Err(StagingError::NotFound)
+    ));
+    assert!(matches!(
+        find(&staging, "x/y"),
+        Err(StagingError::NotADirectory)
+    ));
+    assert!(status(&staging).contains("based on r2"));
+    assert!(status(&staging).contains("Nothing is staged"));
+    staging.close().unwrap();
+    assert!(!set.sidecar().exists());
+}
+
+#[test]
+fn what_is_staged_is_there_after_the_process_ended() {
+    let set = Set::new();
+    let mut expected = numbers(0..10_000);
+    expected[..8].copy_from_slice(&5f64.to_le_bytes());
+    {
+        let staging = set.staging();
+        write(&staging, "x", 8_000, &[1; 16]);
+        expected[8_000..8_016].fill(1);
+        create(&staging, "new", b"hello");
+        staging.mkdir(NodeId::ROOT, b"d").unwrap();
+        rename(&staging, "new", "renamed", RenameMode::NoReplace).unwrap();
+        staging.unlink(NodeId::ROOT, b"s").unwrap();
+        self::set(&staging, "x", "scale", "2.5").unwrap();
+        staging
+            .remove_attribute(find(&staging, "x").unwrap(), b"units")
+            .unwrap();
+        self::set(&staging, "renamed", "h5.dtype", "<i2").unwrap();
+        // Without any farewell, as after a kill.
+    }
+    let staging = set.staging();
+    assert_eq!(names(&staging), ["d", "grp", "renamed", "x"]);
+    assert_eq!(read(&staging, "x"), expected);
+    assert_eq!(read(&staging, "renamed"), b"hello");
+    assert_eq!(attribute(&staging, "x", "scale").as_deref(), Some("2.5"));
+    assert_eq!(attribute(&staging, "x", "units"), None);
+    assert_eq!(
+        attribute(&staging, "renamed", "h5.dtype").as_deref(),
+        Some("<i2")
+    );
+    assert_eq!(
+        attribute(&staging, "renamed", "h5.shape").as_deref(),
+        Some("[2]")
+    );
+    let status = status(&staging);
+    for line in [
+        "A d\n",
+        "A renamed (1 chunk)\n",
+        "M x (2 chunks)\n",
+        "D s\n",
+    ] {
+        assert!(status.contains(line), "{status}");
+    }
+    staging.close().unwrap();
+    assert!(set.sidecar().join("changes").exists());
+}
+
+#[test]
+fn a_second_holder_is_refused_and_told_who_the_first_is() {
+    let set = Set::new();
+    let (first, second) = (set.staging(), set.staging());
+    second.recover().unwrap();
+    create(&first, "a", b"1");
+    for refused in [
+        second.create(NodeId::ROOT, b"b").map(|_| ()),
+        second.list(NodeId::ROOT).map(|_| ()),
+        second.reset(None),
+    ] {
+        match refused {
+            Err(StagingError::Held { pid, .. }) => assert_eq!(pid, Some(std::process::id())),
+            other => panic!("{other:?}"),
+        }
+    }
+    drop(first);
+    // What the first one left is taken up.
+    assert_eq!(read(&second, "a"), b"1");
+}
+
+#[test]
+fn a_reset_drops_everything() {
+    let set = Set::new();
+    let staging = set.staging();
+    let x = find(&staging, "x").unwrap();
+    let open = staging.open(x, true, false).unwrap();
+    staging.write_at(&open, 0, &[9; 8]).unwrap();
+    let new = create(&staging, "new", b"n");
+    let open_new = staging.open(new, true, false).unwrap();
+    staging.reset(None).unwrap();
+    assert_eq!(names(&staging), ["grp", "s", "x"]);
+    assert_eq!(find(&staging, "x").unwrap(), x);
+    assert_eq!(read_file(&staging, &open)[..8], 5f64.to_le_bytes());
+    // As after an unlink.
+    assert_eq!(read_file(&staging, &open_new), b"n");
+    assert_eq!(staging.stat(new).unwrap().size_bytes, 1);
+    assert!(!set.sidecar().exists());
+    drop((open, open_new));
+    staging
+        .write_at(&staging.open(x, true, false).unwrap(), 0, &[8; 8])
+        .unwrap();
+    assert_eq!(read(&staging, "x")[..8], [8; 8]);
+}
+
+#[test]
+fn a_branch_begins_where_it_is_told_to_and_stays_there() {
+    let set = Set::new();
+    let staging = set.staging();
+    assert!(matches!(
+        staging.reset(Some(b"r9")),
+        Err(StagingError::NoSuchVersion { .. })
+    ));
+    staging.reset(Some(b"r1")).unwrap();
+    assert_eq!(read(&staging, "x"), numbers(0..10_000));
+    append_version(&set, "r3");
+    assert!(status(&staging).contains("based on r1"));
+    drop(staging);
+    let staging = set.staging();
+    assert!(status(&staging).contains("based on r1"));
+    staging.reset(None).unwrap();
+    assert!(status(&staging).contains("based on r3"));
+    assert_eq!(read(&staging, "x")[8..16], 77f64.to_le_bytes());
+}
+
+#[test]
+fn the_current_version_is_followed_as_long_as_nothing_is_staged() {
+    let set = Set::new();
+    let staging = set.staging();
+    let x = find(&staging, "x").unwrap();
+    append_version(&set, "r3");
+    assert_eq!(read(&staging, "x")[8..16], 77f64.to_le_bytes());
+    assert_eq!(find(&staging, "x").unwrap(), x);
+    create(&staging, "new", b"n");
+    append_version(&set, "r4");
+    assert!(status(&staging).contains("based on r3"));
+    // What came and went leaves nothing.
+    staging.unlink(NodeId::ROOT, b"new").unwrap();
+    assert!(status(&staging).contains("based on r4"));
+}
+
+#[test]
+fn an_open_file_outlives_its_name() {
+    let set = Set::new();
+    let staging = set.staging();
+    let id = create(&staging, "new", b"abc");
+    let open = staging.open(id, true, false).unwrap();
+    staging.unlink(NodeId::ROOT, b"new").unwrap();
+    staging.append(&open, b"def").unwrap();
+    assert_eq!(read_file(&staging, &open), b"abcdef");
+    let x = staging
+        .open(find(&staging, "x").unwrap(), true, false)
+        .unwrap();
+    staging.unlink(NodeId::ROOT, b"x").unwrap();
+    staging.write_at(&x, 0, b"12345678").unwrap();
+    assert_eq!(read_file(&staging, &x)[..8], *b"12345678");
+    drop((open, x));
+    let left: Vec<_> = std::fs::read_dir(set.sidecar()).unwrap().collect();
+    assert_eq!(left.len(), 2, "{left:?}");
+}
+
+#[test]
+fn a_file_that_replaces_a_dataset_has_its_type_and_attributes() {
+    let set = Set::new();
+    let staging = set.staging();
+    create(&staging, "tmp", &numbers(0..8));
+    rename(&staging, "tmp", "x", RenameMode::Replace).unwrap();
+    assert_eq!(attribute(&staging, "x", "h5.dtype").as_deref(), Some("<f8"));
+    assert_eq!(
+        attribute(&staging, "x", "h5.chunks").as_deref(),
+        Some("[1000]")
+    );
+    assert_eq!(attribute(&staging, "x", "h5.shape").as_deref(), Some("[8]"));
+    assert_eq!(attribute(&staging, "x", "units").as_deref(), Some("m"));
+    assert_eq!(read(&staging, "x"), numbers(0..8));
+    drop(staging);
+    let staging = set.staging();
+    assert_eq!(attribute(&staging, "x", "h5.dtype").as_deref(), Some("<f8"));
+    assert_eq!(read(&staging, "x"), numbers(0..8));
+}
+
+#[test]
+fn what_describes_an_array() {
+    let set = Set::new();
+    let staging = set.staging();
+    create(&staging, "new", &[0; 96]);
+    assert_eq!(
+        attribute(&staging, "new", "h5.dtype").as_deref(),
+        Some("|u1")
+    );
+    assert_eq!(
+        attribute(&staging, "new", "h5.shape").as_deref(),
+        Some("[96]")
+    );
+    assert_eq!(
+        attribute(&staging, "new", "h5.chunks").as_deref(),
+        Some("[4096]")
+    );
+    assert_eq!(
+        attribute(&staging, "new", "h5.fillvalue").as_deref(),
+        Some("0")
+    );
+    assert_eq!(
+        attribute(&staging, "new", "h5.filters").as_deref(),
+        Some("[]")
+    );
+    self::set(&staging, "new", "h5.shape", "(2,4)").unwrap();
+    self::set(&staging, "new", "h5.dtype", "<f8").unwrap();
+    assert_eq!(
+        attribute(&staging, "new", "h5.shape").as_deref(),
+        Some("[3, 4]")
+    );
+    self::set(&staging, "new", "h5.shape", "(3,4)").unwrap();
+    assert_eq!(
+        attribute(&staging, "new", "h5.shape").as_deref(),
+        Some("(3,4)")
+    );
+    assert!(matches!(
+        self::set(&staging, "new", "h5.dtype", "nonsense"),
+        Err(StagingError::Description { .. })
+    ));
+
+    // What is in the file already keeps its type, and can be told it again.
+    for (name, value) in [
+        ("h5.dtype", "<f8"),
+        ("h5.chunks", "(1000,)"),
+        ("h5.filters", "[]"),
+        ("h5.omitted", "x"),
+    ] {
+        self::set(&staging, "x", name, value).unwrap();
+    }
+    for (name, value) in [
+        ("h5.dtype", "<f4"),
+        ("h5.chunks", "[7]"),
+        ("h5.fillvalue", "3"),
+        ("h5.other", ""),
+    ] {
+        let refused = self::set(&staging, "x", name, value);
+        assert!(
+            matches!(refused, Err(StagingError::NotPermitted { .. })),
+            "{name} {refused:?}"
+        );
+    }
+    self::set(&staging, "grp/y", "h5.shape", "[3, 4]").unwrap();
+    assert_eq!(read(&staging, "grp/y").len(), 48);
+    assert!(matches!(
+        self::set(&staging, "grp/y", "h5.shape", "[3]"),
+        Err(StagingError::Shape { .. })
+    ));
+    for name in ["raw_data", "chunks"] {
+        let refused = self::set(&staging, "x", name, "1");
+        assert!(matches!(refused, Err(StagingError::NotPermitted { .. })));
+    }
+    let refused = self::set(&staging, "", "timestamp", "1");
+    assert!(matches!(refused, Err(StagingError::NotPermitted { .. })));
+}
+
+#[test]
+fn attributes_are_made_or_replaced_as_asked() {
+    let set = Set::new();
+    let staging = set.staging();
+    let x = find(&staging, "x").unwrap();
+    let set_in = |name: &str, mode| staging.set_attribute(x, name.as_bytes(), b"1", mode);
+    assert!(matches!(
+        set_in("units", SetMode::Create),
+        Err(StagingError::AttributeExists)
+    ));
+    assert!(matches!(
+        set_in("other", SetMode::Replace),
+        Err(StagingError::NoAttribute)
+    ));
+    set_in("units", SetMode::Replace).unwrap();
+    set_in("other", SetMode::Create).unwrap();
+    staging.remove_attribute(x, b"units").unwrap();
+    assert!(matches!(
+        staging.remove_attribute(x, b"units"),
+        Err(StagingError::NoAttribute)
+    ));
+    set_in("units", SetMode::Create).unwrap();
+    assert!(matches!(
+        staging.set_attribute(x, b"big", &[0; (64 << 10) + 1], SetMode::Any),
+        Err(StagingError::AttributeTooBig)
+    ));
+}
+
+#[test]
+fn a_base_that_is_gone_is_told_of_until_a_reset() {
+    let set = Set::new();
+    let staging = set.staging();
+    create(&staging, "new", b"n");
+    drop(staging);
+    let program = "import h5py\nfrom versioned_hdf5 import VersionedHDF5File, delete_versions\n\
+                   with h5py.File('f.h5', 'r+') as f:\n    delete_versions(f, ['r2'])\n";
+    set.fixture.run(program);
+    let staging = set.staging();
+    assert!(matches!(
+        staging.recover(),
+        Err(StagingError::BaseGone { .. })
+    ));
+    assert!(matches!(
+        staging.list(NodeId::ROOT),
+        Err(StagingError::BaseGone { .. })
+    ));
+    assert!(status(&staging).contains("no longer in the file"));
+    assert!(set.sidecar().exists());
+    staging.reset(None).unwrap();
+    assert_eq!(names(&staging), ["grp", "s", "x"]);
+    assert!(!set.sidecar().exists());
+}

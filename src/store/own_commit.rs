@@ -1,0 +1,69 @@
+//! What readers of this process may still believe while the same process writes a new version.
+//!
+//! A commit appends to the file first and changes nothing that was there, though the file's length and times say that it did. Only then
+//! are the old bytes overwritten that lead to the new version. So there are two phases: *appending*, in which the state that the commit
+//! began with is still whole, and *applying*, in which no state is to be had.
+
+use std::sync::{Mutex, PoisonError};
+
+use crate::source::Identity;
+
+/// Whether this process writes to the file, and how far it is.
+#[derive(Debug, Default)]
+pub(crate) struct OwnCommit {
+    phase: Mutex<Phase>,
+}
+
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    #[default]
+    None,
+    /// The file holds all that it held in this state.
+    Appending(Identity),
+    Applying,
+}
+
+/// A commit that goes on; ended when dropped.
+#[derive(Debug)]
+pub(crate) struct RunningCommit<'c> {
+    commit: &'c OwnCommit,
+}
+
+impl OwnCommit {
+    /// Says that from now on this process, which holds the lock on the file, appends to it in the state `before`.
+    pub(crate) fn begin(&self, before: Identity) -> RunningCommit<'_> {
+        self.set(Phase::Appending(before));
+        RunningCommit { commit: self }
+    }
+
+    /// Whether this process writes to the file.
+    pub(crate) fn is_running(&self) -> bool {
+        self.get() != Phase::None
+    }
+
+    /// Whether all bytes of the state `identity` are still there, though the file was written to.
+    pub(crate) fn keeps(&self, identity: &Identity) -> bool {
+        self.get() == Phase::Appending(*identity)
+    }
+
+    fn get(&self) -> Phase {
+        *self.phase.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn set(&self, phase: Phase) {
+        *self.phase.lock().unwrap_or_else(PoisonError::into_inner) = phase;
+    }
+}
+
+impl RunningCommit<'_> {
+    /// To be called before any byte is overwritten that was in the file.
+    pub(crate) fn apply(&self) {
+        self.commit.set(Phase::Applying);
+    }
+}
+
+impl Drop for RunningCommit<'_> {
+    fn drop(&mut self) {
+        self.commit.set(Phase::None);
+    }
+}
