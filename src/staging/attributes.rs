@@ -1,5 +1,7 @@
 //! Attributes of what is staged, and those of them that describe an array.
 
+use std::sync::Arc;
+
 use super::change::{Change, Record};
 use super::state::State;
 use super::tree::{DatasetNode, Node, STRUCTURAL};
@@ -188,10 +190,14 @@ impl Staging {
                 let Some(dataset) = found.dataset() else {
                     return Err(StagingError::NoAttribute);
                 };
-                if found.origin.is_some() || !dataset.declared.contains_key(name) {
+                if found.origin.is_some() {
                     return Err(StagingError::NotPermitted {
                         what: "what describes an array cannot be removed",
                     });
+                }
+                if !dataset.declared.contains_key(name) {
+                    // What is shown was not set by anyone, as programs that copy all attributes find out by removing it.
+                    return Ok(());
                 }
             } else {
                 self.check_attribute(state, node, name, SetMode::Replace)?;
@@ -307,6 +313,21 @@ impl Staging {
         }
     }
 
+    /// What the file stores under the path of a dataset, with a shape without any axis; `None` where nothing ever was under that path.
+    fn stored_structure(
+        &self,
+        state: &State,
+        id: NodeId,
+    ) -> Result<Option<Structure>, StagingError> {
+        let Ok(path) = state.tree.path(id, false) else {
+            return Ok(None);
+        };
+        let stored = self.ask_base(state, |snapshot, index| {
+            Structure::of_raw_data(snapshot, index, &Arc::from(&*path))
+        })?;
+        Ok(stored.flatten())
+    }
+
     /// What a dataset would be if it were committed now.
     pub(super) fn structure(
         &self,
@@ -319,12 +340,12 @@ impl Staging {
                 .base_dataset(state, path)?
                 .map(|dataset| Structure::of_dataset(&dataset))
                 .transpose()?,
-            None => None,
+            None => self.stored_structure(state, id)?,
         };
         let staged = state
             .known_content(id)
             .filter(|content| content.read().overlay.is_some());
-        if let (Some(base), None) = (&base, &staged)
+        if let (Some(base), Some(_), None) = (&base, &dataset.described_by, &staged)
             && dataset.declared.is_empty()
         {
             return Ok(base.clone());

@@ -1,11 +1,13 @@
 //! What describes an array, as text: the attributes `h5.*`.
 
 use std::io;
+use std::sync::Arc;
 
 use serde_json::json;
 use serde_json::ser::{Formatter, Serializer};
 
-use super::{Dataset, StoreError, dtype, json as values};
+use super::dataset::fill_value_text;
+use super::{Dataset, Snapshot, StoreError, VersionIndex, dtype, json as values};
 use crate::h5::{Dataspace, Datatype, H5Error};
 
 /// A type, a shape, and how the array is stored.
@@ -39,6 +41,30 @@ impl Structure {
                 .map(|filter| (filter.id, filter.parameters.clone()))
                 .collect(),
         })
+    }
+
+    /// Of what the file stores under a path, in whatever version, with a shape without any axis; `None` if there is nothing. `version` is for messages alone.
+    ///
+    /// # Errors
+    /// Damage of its header or of its fill value.
+    pub(crate) fn of_raw_data(
+        snapshot: &Snapshot,
+        version: VersionIndex,
+        path: &Arc<[u8]>,
+    ) -> Result<Option<Self>, StoreError> {
+        let Some(raw_data) = snapshot.raw_data(version, path)? else {
+            return Ok(None);
+        };
+        let filters = raw_data.header.filters.iter();
+        Ok(Some(Self {
+            datatype: raw_data.header.datatype.clone(),
+            shape: Vec::new(),
+            chunk_shape: raw_data.chunk_shape.clone(),
+            fill_value: fill_value_text(&raw_data.header, &snapshot.file.h5.reader(), path)?,
+            filters: filters
+                .map(|filter| (filter.id, filter.parameters.clone()))
+                .collect(),
+        }))
     }
 
     /// Names, without their namespace, and values.
