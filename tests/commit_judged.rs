@@ -164,6 +164,10 @@ fn the_library_and_vh5fs_commit_in_turn() {
             (&Value::from(COUNT + 1), &Value::from("r99"))
         );
         drop(mount);
+        if libver == "earliest" {
+            // The h5dump that distributions have does not know the newest format.
+            python.run("library.dump(path)");
+        }
         let rebuilt = python.run("result = library.rebuilt_differences(path)");
         assert_eq!(rebuilt, Value::Array(Vec::new()));
     }
@@ -275,7 +279,7 @@ with h5py.File(path, "r+") as file:
     versions = VersionedHDF5File(file)
     modify_metadata(versions, "x", dtype="f8", chunks=(300,))
     modify_metadata(versions, "made/numbers", compression="gzip", compression_opts=3)
-    modify_metadata(versions, "deep/grid", chunks=(7, 9), fillvalue=3.0)
+    modify_metadata(versions, "deep/grid", chunks=(7, 9))
 with h5py.File(path) as file:
     versions = VersionedHDF5File(file)
     for name, state in states.items():
@@ -320,6 +324,7 @@ fn h5dump_reads_all_that_was_written() {
 fn a_created_file_is_the_librarys_own() {
     let mut python = Interpreter::new();
     let file = python.scratch().join("new.h5");
+    python.run(FIRST);
     let mount = Mount::new(&file, &["--create"]);
     python.run(&format!(
         r#"

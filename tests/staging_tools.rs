@@ -20,7 +20,7 @@ def first(path):
         text = np.array([f"row {n}" for n in range(40)], dtype=object)
         group.create_dataset("text", data=text, dtype=h5py.string_dtype(), chunks=(16,))
         group["x"].attrs["unit"] = "m"
-        group["x"].attrs["scale"] = np.float32(0.5)
+        group["x"].attrs["scale"] = 0.5
         group["deep"].attrs["note"] = "a group"
 
 def facts(path, name, place):
@@ -239,7 +239,7 @@ fn rsync_writes_in_place_and_beside() {
         fs::write(source.join("x"), bytes_of(x.clone())).unwrap();
         fs::write(source.join("text"), "one\ntwo\n").unwrap();
         fs::write(source.join("deep/grid"), [0; 41 * 30 * 8]).unwrap();
-        fs::write(source.join("new"), "bytes").unwrap();
+        fs::write(source.join("added"), "bytes").unwrap();
         let mut rsync = Command::new("rsync");
         rsync
             .args(options)
@@ -247,12 +247,12 @@ fn rsync_writes_in_place_and_beside() {
             .arg(source.join(""))
             .arg(bench.path(""));
         run(&mut rsync);
-        bench.datasets.insert("new".to_owned());
+        bench.datasets.insert("added".to_owned());
         bench.commit("r1");
         assert_eq!(numbers_of(&bench.bytes("r1", "x")), x, "{options:?}");
         assert_eq!(bench.bytes("r1", "text"), b"one\ntwo\n");
         assert_eq!(bench.bytes("r1", "deep/grid"), [0; 41 * 30 * 8]);
-        assert_eq!(bench.bytes("r1", "new"), b"bytes");
+        assert_eq!(bench.bytes("r1", "added"), b"bytes");
         // Types stay, and where rsync does not carry attributes those stay too.
         let (now, before) = (bench.facts("r1", "x"), bench.facts("r0", "x"));
         assert_eq!(
@@ -332,7 +332,7 @@ fn editors_edit_text_and_leave_nothing() {
             "NONE",
             "-N",
             "-c",
-            "set swapfile updatecount=1 backup writebackup backupcopy=no",
+            "set swapfile updatecount=1 backup writebackup backupcopy=no backupskip=",
         ])
         .args(["-c", "1s/line/vim/", "-c", "wq"])
         .arg(&text));
@@ -344,7 +344,7 @@ fn editors_edit_text_and_leave_nothing() {
     bench.commit("r2");
     assert!(bench.bytes("r2", "text").starts_with(b"vim 0\nrow 2\n"));
     for backupcopy in ["yes", "auto"] {
-        let keep = format!("set nobackup writebackup backupcopy={backupcopy}");
+        let keep = format!("set nobackup writebackup backupcopy={backupcopy} backupskip=");
         run(Command::new("vim")
             .args([
                 "-es",
