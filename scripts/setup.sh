@@ -34,6 +34,7 @@ install_packages() {
     local wanted=()
     command -v fusermount3 >/dev/null || wanted+=(fuse3)
     command -v getfattr >/dev/null || wanted+=(attr)
+    command -v busybox >/dev/null || wanted+=(busybox)
     command -v rsync >/dev/null || wanted+=(rsync)
     { command -v cc && command -v c++ && command -v make; } >/dev/null || wanted+=(build-essential)
     local python

@@ -4,18 +4,13 @@
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
-use std::time::SystemTime;
 
-use chrono::{DateTime, Utc};
-
-use super::control::{self, Control, ControlError};
 use super::inode::Node;
-use super::staged::OpenControl;
 use super::{
-    Attr, AttrChange, Created, Entry, FsError, Handle, HandleId, Ino, Kind, NewTime, Opened, Vfs,
-    entry, staged, user_attribute,
+    Attr, AttrChange, Created, Entry, FsError, Handle, HandleId, Ino, Kind, Vfs, entry, staged,
+    user_attribute,
 };
-use crate::staging::{Allocate, CommitRequest, NodeId, RenameMode, SetMode};
+use crate::staging::{Allocate, NodeId, RenameMode, SetMode};
 
 /// How much one request copies from file to file: enough that the request itself costs nothing, and little enough that nobody
 /// waits long for a thread.
@@ -347,68 +342,6 @@ impl Vfs {
         Ok(())
     }
 
-    /// Opens a control file.
-    pub(super) fn open_control(&self, control: Control, flags: i32) -> Result<Opened, FsError> {
-        if flags & libc::O_ACCMODE != libc::O_RDONLY && !control.is_writable() {
-            return Err(FsError::NotPermitted);
-        }
-        let open = OpenControl::new(self.staging()?, control);
-        Ok(Opened {
-            handle: self.handles.add(Handle::Control(open)),
-            keep_cache: false,
-            direct_io: true,
-        })
-    }
-
-    /// The times or the length of a control file are set. A new length comes from a redirection, which goes on to write.
-    fn touch(&self, control: Control, change: AttrChange) -> Result<(), FsError> {
-        let mtime = match change {
-            AttrChange {
-                size_bytes: None,
-                mtime: Some(mtime),
-            } => mtime,
-            AttrChange {
-                size_bytes: None,
-                mtime: None,
-            } => return Ok(()),
-            AttrChange { .. } if control.is_writable() => return Ok(()),
-            AttrChange { .. } => return Err(FsError::NotPermitted),
-        };
-        match control {
-            Control::Commit => {
-                let timestamp = match mtime {
-                    NewTime::Now => None,
-                    NewTime::At(time) => Some(instant(time)?),
-                };
-                self.commit(&control::commit_at(timestamp))
-            }
-            Control::Reset => self.reset(None),
-            Control::Status => Err(FsError::NotPermitted),
-        }
-    }
-
-    /// Something is written to a control file.
-    fn order(&self, control: Control, text: &[u8]) -> Result<(), FsError> {
-        match control {
-            Control::Commit => self.commit(&control::commit_request(text)?),
-            Control::Reset => self.reset(control::reset_target(text)),
-            Control::Status => Err(FsError::NotPermitted),
-        }
-    }
-
-    fn commit(&self, request: &CommitRequest) -> Result<(), FsError> {
-        let committed = self.staging()?.commit(request);
-        self.announcer.settle();
-        committed?;
-        Ok(())
-    }
-
-    fn reset(&self, version: Option<&[u8]>) -> Result<(), FsError> {
-        let reset = self.staging()?.reset(version);
-        self.announcer.settle();
-        Ok(reset?)
-    }
-
     fn new_entry(&self, node: &Node) -> Result<Entry, FsError> {
         let attr = self.staged_attr(node)?;
         self.inodes.look_up(node);
@@ -448,23 +381,4 @@ fn not_control(group: NodeId, name: &OsStr) -> Result<&[u8], FsError> {
         Some(_) => Err(FsError::NotPermitted),
         None => Ok(name.as_bytes()),
     }
-}
-
-/// A time as the calendar has it.
-fn instant(time: SystemTime) -> Result<DateTime<Utc>, ControlError> {
-    let (seconds, nanoseconds) = match time.duration_since(SystemTime::UNIX_EPOCH) {
-        Ok(after) => (i64::try_from(after.as_secs()), after.subsec_nanos()),
-        Err(error) => {
-            let before = error.duration();
-            let whole = i64::try_from(before.as_secs()).map(|seconds| -seconds);
-            match before.subsec_nanos() {
-                0 => (whole, 0),
-                part => (whole.map(|seconds| seconds - 1), 1_000_000_000 - part),
-            }
-        }
-    };
-    seconds
-        .ok()
-        .and_then(|seconds| DateTime::from_timestamp(seconds, nanoseconds))
-        .ok_or(ControlError::TimeOutOfRange)
 }

@@ -116,9 +116,8 @@ impl FsError {
                 | StagingError::SidecarForeign { .. }
                 | StagingError::Store(_)
                 | StagingError::Read(_) => Level::Error,
-                StagingError::Commit(_)
-                | StagingError::Held { .. }
-                | StagingError::BaseGone { .. } => Level::Warn,
+                StagingError::Held { .. } | StagingError::BaseGone { .. } => Level::Warn,
+                // A commit that fails is logged where it does.
                 _ => Level::Debug,
             },
             _ => Level::Debug,

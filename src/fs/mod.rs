@@ -7,6 +7,7 @@ mod error;
 mod handles;
 mod inode;
 mod news;
+mod orders;
 mod rewritten;
 mod staged;
 mod stat;
@@ -183,9 +184,8 @@ impl Vfs {
                 });
             }
             Node::StagedFile(id) => {
-                let open = self
-                    .staging()?
-                    .open(id, writes, flags & libc::O_TRUNC != 0)?;
+                let truncates = flags & libc::O_TRUNC != 0;
+                let open = self.staging()?.open(id, writes || truncates, truncates)?;
                 Handle::Staged(Arc::new(open))
             }
             Node::Control(control) => return self.open_control(control, flags),
@@ -472,3 +472,6 @@ fn attr_ttl(node: &Node) -> Duration {
         _ => Duration::ZERO,
     }
 }
+
+#[cfg(test)]
+mod tests;

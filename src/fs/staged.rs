@@ -10,7 +10,7 @@ use super::control::Control;
 use super::inode::{InodeTable, Node};
 use super::stat::writable_permissions;
 use super::{Attr, FsError, Ino, Kind, Stale, directory};
-use crate::staging::{NodeId, StagedKind, Staging};
+use crate::staging::{NodeId, StagedKind, Staging, StagingError};
 
 /// The node of something staged.
 pub(crate) fn node(id: NodeId, kind: StagedKind) -> Node {
@@ -71,6 +71,10 @@ pub(crate) fn attr(
             attr.size_bytes = stat.size_bytes;
             attr.blocks = stat.stored_bytes.div_ceil(512);
             attr.mtime = stat.modified;
+            if matches!(staging.parent(*id), Err(StagingError::Stale)) {
+                // Removed, and still open.
+                attr.link_count = 0;
+            }
             if !stat.writable && kind == Kind::File {
                 attr.permissions &= 0o444;
             }

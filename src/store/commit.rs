@@ -222,7 +222,7 @@ impl VersionedFile {
             }
             NewContent::Written(written) => {
                 let plan = Plan::new(&object.path, written, base)?;
-                let hashed = hash_cells(&plan, &self.shared.workers)?;
+                let hashed = hash_cells(&plan, self.threads())?;
                 PreparedContent::Written(Box::new((plan, hashed)))
             }
         };
@@ -309,7 +309,7 @@ impl VersionedFile {
                 PreparedContent::Written(written) => {
                     let (plan, hashed) = &**written;
                     let texts = appended.texts.take();
-                    writing::write_chunks(library, plan, hashed, texts, &self.shared.workers)?;
+                    writing::write_chunks(library, plan, hashed, texts, self.threads())?;
                     let spec = VirtualSpec {
                         path: &path,
                         source: &plan.path,
@@ -362,6 +362,10 @@ impl VersionedFile {
             }
             thread::sleep(PAUSE);
         }
+    }
+
+    fn threads(&self) -> usize {
+        self.shared.workers.current_num_threads()
     }
 
     fn write_error(&self, error: WriteError) -> CommitError {

@@ -8,6 +8,7 @@ use chrono::{DateTime, Utc};
 use super::{CommitError, Snapshot, StoreError, VersionKey};
 use crate::codec::FilterSpec;
 use crate::h5::Datatype;
+use crate::h5::writer::WriteError;
 
 /// A version that is to be written.
 pub struct NewVersion<'a> {
@@ -171,10 +172,18 @@ impl CommitError {
             }
             Self::NoSpace { .. } => CommitFailure::NoSpace,
             Self::BaseGone { .. } => CommitFailure::Stale,
-            Self::Encode { .. } => CommitFailure::Unsupported,
-            Self::Read(_) | Self::Staged { .. } | Self::Write { .. } | Self::Unsupported { .. } => {
-                CommitFailure::Io
-            }
+            Self::Encode { .. } | Self::Unsupported { .. } => CommitFailure::Unsupported,
+            Self::Write { error, .. } => match error {
+                WriteError::MarkedOpen => CommitFailure::Busy,
+                WriteError::FileSpace { .. } => CommitFailure::ReadOnly,
+                WriteError::Name { .. }
+                | WriteError::Datatype { .. }
+                | WriteError::Mismatch { .. }
+                | WriteError::FilterParameters { .. }
+                | WriteError::TooLarge { .. } => CommitFailure::Invalid,
+                _ => CommitFailure::Io,
+            },
+            Self::Read(_) | Self::Staged { .. } => CommitFailure::Io,
         }
     }
 }

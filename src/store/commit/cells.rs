@@ -3,12 +3,15 @@
 use std::ops::Range;
 
 use crate::h5::mapping::ChunkMap;
+use crate::store::StagedBytes;
 use crate::store::raw_data::extent_of;
 use crate::store::region::ChunkGrid;
-use crate::store::{StagedBytes, StagedReadError};
 
 /// How much of the array is looked at together while the written cells are sought.
 const SEEK_BYTES: u64 = 16 << 20;
+
+/// Shorter rows are not read one by one where what lies between them is wanted too.
+const SHORT_ROW_BYTES: u64 = 4096;
 
 /// An array cut into chunks, and how to find the elements of one.
 #[derive(Debug)]
@@ -145,7 +148,10 @@ impl Cells {
                     .saturating_mul(band_bytes)
                     .min(end);
                 if self.grid.cells_per_band() == 1 {
-                    cells.extend(start / band_bytes..stop.div_ceil(band_bytes));
+                    // Many short ranges may lie in one cell.
+                    let first = start / band_bytes;
+                    let again = u64::from(cells.last() == Some(&first));
+                    cells.extend(first + again..stop.div_ceil(band_bytes));
                 } else {
                     let len = usize::try_from(stop - start).unwrap_or(usize::MAX);
                     let overlaps = self.grid.overlaps(start, len);
@@ -155,9 +161,9 @@ impl Cells {
             }
             // An empty range would be met again.
             at = end.max(at + 1);
-            cells.sort_unstable();
-            cells.dedup();
         }
+        cells.sort_unstable();
+        cells.dedup();
         cells
     }
 
@@ -184,31 +190,53 @@ impl Cells {
         order
     }
 
-    /// Fills `chunk` with the elements of a cell; what lies outside the array is `fill`.
+    /// How long the bytes of a cell are that lie side by side in the array, but for those of cells at its end; and the axis that they reach
+    /// along: as far as both the array and the chunk go on without a gap.
+    fn row(&self) -> (usize, u64) {
+        let mut first = self.shape.len() - 1;
+        while first > 0 && self.shape[first] == self.chunk_shape[first] {
+            first -= 1;
+        }
+        let inner = self.shape[first + 1..].iter().product::<u64>() * self.element_bytes as u64;
+        (first, inner)
+    }
+
+    /// Whether a cell's rows are so short that reading each for itself takes longer than reading all that lies between them.
+    pub(super) fn has_short_rows(&self) -> bool {
+        let (first, inner) = self.row();
+        first > 0 && self.chunk_shape[first].saturating_mul(inner) < SHORT_ROW_BYTES
+    }
+
+    /// The part of the array, in bytes, that the rows of chunks of the cells `first..=last` take.
+    pub(super) fn span(&self, first: u64, last: u64) -> Range<u64> {
+        let per_band = self.per_band().max(1);
+        let band_bytes = self.shape[1..].iter().product::<u64>()
+            * self.element_bytes as u64
+            * self.chunk_shape[0];
+        let end = (last / per_band + 1).saturating_mul(band_bytes);
+        first / per_band * band_bytes..end.min(self.grid.len_bytes())
+    }
+
+    /// Fills `chunk` with the elements of a cell, of which `read` gives the bytes from a place in the array on; what lies outside the array is
+    /// `fill`.
     ///
     /// # Errors
-    /// [`StagedReadError`].
-    pub(super) fn read(
+    /// Those of `read`.
+    pub(super) fn read<E>(
         &self,
-        bytes: &dyn StagedBytes,
         cell: u64,
         fill: &[u8],
         chunk: &mut [u8],
-    ) -> Result<(), StagedReadError> {
+        read: &mut dyn FnMut(u64, &mut [u8]) -> Result<(), E>,
+    ) -> Result<(), E> {
         let extent = self.extent(cell);
         if extent != self.chunk_shape {
             for element in chunk.chunks_exact_mut(fill.len()) {
                 element.copy_from_slice(fill);
             }
         }
-        // Rows reach as far as both the array and the chunk go on without a gap.
         let rank = extent.len();
-        let mut first = rank - 1;
-        while first > 0 && self.shape[first] == self.chunk_shape[first] {
-            first -= 1;
-        }
-        let inner: u64 =
-            self.shape[first + 1..].iter().product::<u64>() * self.element_bytes as u64;
+        let (first, inner) = self.row();
         let row_bytes =
             usize::try_from(extent[first] * inner).expect("a part of a chunk in memory");
         let mut start = vec![0; rank];
@@ -227,12 +255,94 @@ impl Cells {
             let in_array = (in_array * self.shape[first] + start[first]) * inner;
             let in_chunk = usize::try_from(in_chunk * self.chunk_shape[first] * inner)
                 .expect("a part of a chunk in memory");
-            bytes.read_exact_at(in_array, &mut chunk[in_chunk..in_chunk + row_bytes])?;
+            read(in_array, &mut chunk[in_chunk..in_chunk + row_bytes])?;
             let Some(axis) = (0..first).rev().find(|&axis| at[axis] + 1 < extent[axis]) else {
                 return Ok(());
             };
             at[axis] += 1;
             at[axis + 1..].fill(0);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::store::StagedReadError;
+
+    struct Written(u64, Vec<Range<u64>>);
+
+    impl StagedBytes for Written {
+        fn len_bytes(&self) -> u64 {
+            self.0
+        }
+
+        fn read_exact_at(&self, _: u64, _: &mut [u8]) -> Result<(), StagedReadError> {
+            Ok(())
+        }
+
+        fn next_written(&self, offset: u64) -> Option<Range<u64>> {
+            self.1.iter().find(|range| range.end > offset).cloned()
+        }
+    }
+
+    proptest! {
+        /// The cells, put together again, are the array; and each byte of it makes its cell a written one.
+        #[test]
+        fn cells_hold_the_array(
+            axes in prop::collection::vec((1u64..8, 1u64..6), 1..4),
+            element_bytes in 1usize..4,
+            place in 0.0f64..1.0,
+        ) {
+            let shape: Vec<u64> = axes.iter().map(|axis| axis.0).collect();
+            let chunk_shape: Vec<u64> = axes.iter().map(|axis| axis.1).collect();
+            let cells = Cells::new(&shape, &chunk_shape, element_bytes).unwrap();
+            let len = shape.iter().product::<u64>() * element_bytes as u64;
+            #[expect(clippy::cast_precision_loss, clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "small numbers")]
+            let wanted = (place * len as f64) as u64;
+            let written = cells.changed(&Written(len, vec![wanted..wanted + 1]), None, false);
+            prop_assert_eq!(written.len(), 1);
+            let mut seen = vec![0; usize::try_from(len).unwrap()];
+            for cell in 0..cells.len() {
+                let mut chunk = vec![0; cells.chunk_bytes];
+                let span = cells.span(cell, cell);
+                let mut read = |offset: u64, buffer: &mut [u8]| {
+                    assert!(span.start <= offset && offset + buffer.len() as u64 <= span.end);
+                    for (at, byte) in (offset..).zip(buffer) {
+                        seen[usize::try_from(at).unwrap()] += 1;
+                        assert!(at != wanted || written == [cell]);
+                        *byte = 1;
+                    }
+                    Ok::<(), ()>(())
+                };
+                cells.read(cell, &vec![0; element_bytes], &mut chunk, &mut read).unwrap();
+                let inside = cells.extent(cell).iter().product::<u64>() * element_bytes as u64;
+                prop_assert_eq!(chunk.iter().map(|byte| u64::from(*byte)).sum::<u64>(), inside);
+            }
+            prop_assert!(seen.iter().all(|&times| times == 1));
+        }
+    }
+
+    #[test]
+    fn what_grows_or_shrinks_changes_the_edge() {
+        let unmapped = ChunkMap::empty(&[12], &[4]).unwrap();
+        let base = |shape: &'static [u64]| {
+            Some(BaseCells {
+                shape,
+                map: &unmapped,
+            })
+        };
+        let none = |len| Written(len, Vec::new());
+        let cells = |rows: u64| Cells::new(&[rows], &[4], 1).unwrap();
+        // Nothing of a sparse dataset is mapped, and stays so.
+        assert_eq!(cells(15).changed(&none(15), base(&[10]), false), [0u64; 0]);
+        assert_eq!(cells(9).changed(&none(9), base(&[10]), false), [0u64; 0]);
+        // Zeros that are not the fill value are data where the array grows.
+        assert_eq!(cells(15).changed(&none(15), base(&[10]), true), [2, 3]);
+        assert_eq!(cells(15).changed(&none(15), base(&[12]), true), [3]);
+        assert_eq!(cells(9).changed(&none(9), base(&[10]), true), [0u64; 0]);
+        assert_eq!(cells(9).changed(&none(9), None, true), [0, 1, 2]);
     }
 }

@@ -1,18 +1,21 @@
 //! Which stored chunk is to be in each changed cell: hashed, known again, or numbered as a new one.
 
 use std::collections::HashMap;
-
-use rayon::prelude::*;
+use std::ops::Range;
+use std::panic::resume_unwind;
+use std::thread;
 
 use super::plan::Plan;
 use super::text_lines;
 use crate::h5::{Address, H5Error};
+use crate::store::CommitError;
 use crate::store::chunk_hash::{ChunkHash, hash_chunk, hash_texts};
 use crate::store::json::HeapData;
-use crate::store::{CommitError, StagedReadError};
 
 /// Bytes of chunks that are in memory at once.
 const BATCH_BYTES: usize = 32 << 20;
+/// What lies between short rows is read too where that is no more than so many times what is wanted.
+const WORTH_READING: u64 = 8;
 
 /// What is made of the chunk of a cell.
 pub(super) type OfChunk<'f, T> = dyn Fn(&[u8], u64) -> Result<T, CommitError> + Sync + 'f;
@@ -69,10 +72,7 @@ impl Hashed {
 ///
 /// # Errors
 /// [`CommitError::Staged`], [`CommitError::Text`].
-pub(super) fn hash_cells(
-    plan: &Plan<'_>,
-    workers: &rayon::ThreadPool,
-) -> Result<Hashed, CommitError> {
+pub(super) fn hash_cells(plan: &Plan<'_>, threads: usize) -> Result<Hashed, CommitError> {
     let changed = plan.changed_cells();
     let hashes = if plan.datatype.is_vlen_string() {
         hash_text(plan)?
@@ -81,11 +81,11 @@ pub(super) fn hash_cells(
         for_each_batch(
             plan,
             &changed,
-            workers,
+            threads,
             &|chunk, cell| Ok(hash_of(plan, chunk, cell)),
             &mut |found: Vec<Option<ChunkHash>>| {
                 hashes.extend(found);
-                Ok(())
+                Ok::<(), CommitError>(())
             },
         )?;
         hashes
@@ -93,41 +93,116 @@ pub(super) fn hash_cells(
     Ok(number(plan, &changed, &hashes))
 }
 
-/// Calls `each` in parallel with the chunk of every one of `cells`, batch by batch, and `take` with what it gave, in the order of `cells`.
+/// Calls `each`, in `threads` threads, with the chunk of every one of `cells`, which are sorted, and `take` with what it gave, batch by batch
+/// in the order of `cells`.
 ///
 /// # Errors
 /// Those of `each` and `take`; [`CommitError::Staged`].
-pub(super) fn for_each_batch<T: Send>(
+pub(super) fn for_each_batch<T: Send, E: From<CommitError>>(
     plan: &Plan<'_>,
     cells: &[u64],
-    workers: &rayon::ThreadPool,
+    threads: usize,
     each: &OfChunk<'_, T>,
-    take: &mut dyn FnMut(Vec<T>) -> Result<(), CommitError>,
-) -> Result<(), CommitError> {
-    let fill = plan.fill();
-    let staged = |error: StagedReadError| CommitError::Staged {
-        dataset: plan.path.to_vec(),
-        error,
-    };
-    let batch = (BATCH_BYTES / plan.cells.chunk_bytes.max(1)).max(1);
-    for cells in cells.chunks(batch) {
-        let found = workers.install(|| {
+    take: &mut dyn FnMut(Vec<T>) -> Result<(), E>,
+) -> Result<(), E> {
+    let mut rest = cells;
+    while !rest.is_empty() {
+        let (batch, span) = next_batch(plan, rest);
+        let window = match span {
+            Some(span) => Some(Window::read(plan, span)?),
+            None => None,
+        };
+        let in_order = |cells: &[u64]| -> Result<Vec<T>, CommitError> {
+            let fill = plan.fill();
+            let mut chunk = vec![0; plan.cells.chunk_bytes];
             cells
-                .par_iter()
-                .map_init(
-                    || vec![0; plan.cells.chunk_bytes],
-                    |chunk, &cell| {
-                        plan.cells
-                            .read(plan.bytes, cell, &fill, chunk)
-                            .map_err(staged)?;
-                        each(chunk, cell)
-                    },
-                )
-                .collect::<Result<Vec<T>, CommitError>>()
+                .iter()
+                .map(|&cell| {
+                    let mut read = |offset: u64, buffer: &mut [u8]| match &window {
+                        Some(window) => {
+                            window.copy(offset, buffer);
+                            Ok(())
+                        }
+                        None => read_staged(plan, offset, buffer),
+                    };
+                    plan.cells.read(cell, &fill, &mut chunk, &mut read)?;
+                    each(&chunk, cell)
+                })
+                .collect()
+        };
+        let part = batch.len().div_ceil(threads.max(1)).max(1);
+        // Not in the pool that decodes: who waits for a chunk there takes up other work, and would meet its own locks.
+        let found = thread::scope(|scope| {
+            let (first, others) = batch.split_at(part.min(batch.len()));
+            let running: Vec<_> = others
+                .chunks(part)
+                .map(|cells| scope.spawn(move || in_order(cells)))
+                .collect();
+            let mut found = in_order(first)?;
+            for thread in running {
+                let more = thread.join();
+                found.extend(more.unwrap_or_else(|panic| resume_unwind(panic))?);
+            }
+            Ok::<_, CommitError>(found)
         })?;
         take(found)?;
+        rest = &rest[batch.len()..];
     }
     Ok(())
+}
+
+/// The leading ones of `cells` that are looked at together, and the part of the array to read at once for them, where that is better than
+/// reading row by row.
+fn next_batch<'c>(plan: &Plan<'_>, cells: &'c [u64]) -> (&'c [u64], Option<Range<u64>>) {
+    let chunk_bytes = plan.cells.chunk_bytes.max(1);
+    let most = (BATCH_BYTES / chunk_bytes).clamp(1, cells.len());
+    if !plan.cells.has_short_rows() {
+        return (&cells[..most], None);
+    }
+    let span = |count: usize| plan.cells.span(cells[0], cells[count - 1]);
+    let len_of = |count: usize| {
+        let span = span(count);
+        span.end - span.start
+    };
+    let count = (1..=most).take_while(|&count| len_of(count) <= BATCH_BYTES as u64);
+    match count.last() {
+        Some(count) if (count * chunk_bytes) as u64 >= len_of(count) / WORTH_READING => {
+            (&cells[..count], Some(span(count)))
+        }
+        _ => (&cells[..most], None),
+    }
+}
+
+/// A part of the array in memory.
+struct Window {
+    start: u64,
+    bytes: Vec<u8>,
+}
+
+impl Window {
+    fn read(plan: &Plan<'_>, span: Range<u64>) -> Result<Self, CommitError> {
+        let len = usize::try_from(span.end - span.start).expect("no longer than a batch");
+        let mut bytes = vec![0; len];
+        read_staged(plan, span.start, &mut bytes)?;
+        Ok(Self {
+            start: span.start,
+            bytes,
+        })
+    }
+
+    fn copy(&self, offset: u64, buffer: &mut [u8]) {
+        let start = usize::try_from(offset - self.start).expect("within a batch");
+        buffer.copy_from_slice(&self.bytes[start..start + buffer.len()]);
+    }
+}
+
+fn read_staged(plan: &Plan<'_>, offset: u64, buffer: &mut [u8]) -> Result<(), CommitError> {
+    plan.bytes
+        .read_exact_at(offset, buffer)
+        .map_err(|error| CommitError::Staged {
+            dataset: plan.path.to_vec(),
+            error,
+        })
 }
 
 /// The hash of a chunk; `None` for a whole one that is nothing but fill value, which is not stored.

@@ -8,7 +8,8 @@ use crate::h5::fixture::Fixture;
 use crate::h5::testing::python;
 use crate::store::description::{parse_chunk_shape, parse_datatype, parse_filters, parse_shape};
 use crate::store::{
-    AttributeChange, Description, StagedBytes, StagedReadError, StoreOptions, WrittenDataset, time,
+    AttributeChange, CommitFailure, Description, StagedBytes, StagedReadError, StoreOptions,
+    WrittenDataset, time,
 };
 
 /// A staged file in memory.
@@ -259,4 +260,426 @@ fn the_same_edits_give_the_same_file() {
         assert_eq!(current.timestamp, Some(new.timestamp));
         judge(&files, &format!("{format}_python.h5"), &name);
     }
+}
+
+/// Arrays of every type, in one to three dimensions, with every filter that h5py has: a first version that is empty, and a copy of it in which the
+/// library made the second one. What the arrays are is in `arrays.json`.
+const TYPES: &str = r#"
+import h5py, json, numpy as np, shutil
+from versioned_hdf5 import VersionedHDF5File
+from datetime import datetime, timezone
+
+when = datetime(2030, 1, 2, 3, 4, 5, 678901, tzinfo=timezone.utc)
+rng = np.random.default_rng(5)
+nested = np.dtype([("x", ">i2"), ("y", "<f4", (2,))])
+types = ["<i1", "u1", "<i2", ">i4", "<i8", ">u8", "<f2", ">f4", "<f8", "<c8", ">c16", "?", "S5", "V3", nested,
+         np.dtype([("a", "u1"), ("b", nested, (2,)), ("c", "S3")])]
+if np.dtype("g").itemsize == 16:
+    types.append("<f16")
+arrays = []
+for i, code in enumerate(types):
+    dtype = np.dtype(code)
+    shape, chunks = [((50,), (16,)), ((9, 11), (4, 5)), ((5, 4, 7), (2, 4, 3)), ((6, 8), (4, 8))][i % 4]
+    count = int(np.prod(shape))
+    # Small numbers, whatever the type: no float that is a NaN of many forms.
+    data = rng.integers(0, 2, count * dtype.itemsize, dtype="u1").tobytes()
+    if dtype.kind in "iufc":
+        data = rng.integers(0, 100, count).astype(dtype).tobytes()
+    arrays.append(("t%d" % i, dtype, shape, chunks, {}, data))
+filters = [dict(compression="gzip"), dict(compression="gzip", compression_opts=1, shuffle=True), dict(compression="lzf"),
+           dict(fletcher32=True), dict(shuffle=True), dict(compression="lzf", shuffle=True, fletcher32=True)]
+for i, kwargs in enumerate(filters):
+    data = np.arange(500, dtype=["<i4", ">f8"][i % 2]).tobytes()
+    arrays.append(("f%d" % i, np.dtype(["<i4", ">f8"][i % 2]), (20, 25), (8, 10), kwargs, data))
+
+for name in ("earliest", "latest"):
+    with h5py.File(name + ".h5", "w", libver=name) as file:
+        with VersionedHDF5File(file).stage_version("r1"):
+            pass
+    shutil.copy(name + ".h5", name + "_python.h5")
+    with h5py.File(name + "_python.h5", "r+") as file:
+        with VersionedHDF5File(file).stage_version("r2", timestamp=when) as group:
+            for path, dtype, shape, chunks, kwargs, data in arrays:
+                values = np.frombuffer(data, dtype).reshape(shape)
+                group.create_dataset(path, data=values, dtype=dtype, chunks=chunks, **kwargs)
+
+described = []
+for path, dtype, shape, chunks, kwargs, data in arrays:
+    names = []
+    if kwargs.get("shuffle"):
+        names.append("shuffle")
+    if "compression" in kwargs:
+        names.append({"name": kwargs["compression"], "parameters": [kwargs["compression_opts"]] if "compression_opts" in kwargs else []})
+    if kwargs.get("fletcher32"):
+        names.append("fletcher32")
+    if dtype.names is None:
+        descr = dtype.str
+    else:
+        descr = str(dtype.descr)
+    described.append([path, descr, list(shape), list(chunks), names, list(data)])
+json.dump(described, open("arrays.json", "w"))
+"#;
+
+#[test]
+fn every_type_is_written_as_the_library_does() {
+    let files = Fixture::make(TYPES);
+    type Described = (
+        String,
+        String,
+        Vec<u64>,
+        Vec<u64>,
+        serde_json::Value,
+        Vec<u8>,
+    );
+    let mut arrays: Vec<Described> = serde_json::from_slice(&files.bytes("arrays.json")).unwrap();
+    arrays.sort_by(|a, b| a.0.cmp(&b.0));
+    let bytes: Vec<Memory> = arrays
+        .iter()
+        .map(|array| Memory::whole(array.5.clone()))
+        .collect();
+    for format in ["earliest", "latest"] {
+        let name = format!("{format}.h5");
+        let file = open(&files.path(&name));
+        let objects = arrays.iter().zip(&bytes).map(|(array, bytes)| {
+            let (path, dtype, shape, chunks, filters, _) = array;
+            let (shape, chunks) = (format!("{shape:?}"), format!("{chunks:?}"));
+            object(
+                path,
+                fresh(bytes, dtype, &shape, &chunks, &filters.to_string()),
+            )
+        });
+        let new = version(&file, "r2", objects.collect());
+        file.commit(&new).unwrap();
+        for (array, bytes) in arrays.iter().zip(&bytes) {
+            assert_eq!(read(&file, &array.0).bytes, bytes.bytes, "{}", array.0);
+        }
+        judge(&files, &format!("{format}_python.h5"), &name);
+    }
+}
+
+/// A file with one version of two datasets.
+const SMALL: &str = r#"
+import h5py, numpy as np
+from versioned_hdf5 import VersionedHDF5File
+
+with h5py.File("small.h5", "w") as file:
+    with VersionedHDF5File(file).stage_version("r1") as group:
+        group.create_dataset("a", data=np.arange(100.0), chunks=(16,), compression="gzip").attrs["k"] = np.int8(1)
+        group.create_dataset("b", data=np.arange(10), chunks=(4,))
+        group.create_dataset("filled", shape=(10,), dtype="i2", data=None, chunks=(4,), fillvalue=7)
+        group["filled"][1] = 5
+"#;
+
+/// Python's assertions about a file.
+fn assert_by_python(path: &Path, program: &str) {
+    let program = format!(
+        "import h5py, sys, numpy as np\nfrom versioned_hdf5 import VersionedHDF5File\n\
+         file = h5py.File(sys.argv[1])\nversions = VersionedHDF5File(file)\n{program}"
+    );
+    let output = Command::new(python())
+        .args(["-c", &program])
+        .arg(path)
+        .output()
+        .unwrap();
+    let errors = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.success(), "{errors}");
+}
+
+#[test]
+fn versions_follow_versions() {
+    let files = Fixture::make(SMALL);
+    let path = files.path("small.h5");
+    let file = open(&path);
+    // Attributes alone; the dataset that did not change is the same object.
+    let mut a = kept("a", NewContent::Unchanged);
+    a.attributes = vec![set("k", "3"), set("new", "[1.5, 2]")];
+    let r2 = version(&file, "r2", vec![a, kept("b", NewContent::Unchanged)]);
+    let report = file.commit(&r2).unwrap();
+    assert_eq!((report.chunks_hashed, report.chunks_stored), (0, 0));
+    // Nothing at all, from the first version, and not the current one.
+    let r1 = report.snapshot.history().by_shown_name(b"r1").unwrap();
+    let r1 = report.snapshot.history().version(r1).key.clone();
+    let mut r3 = version(&file, "r3", Vec::new());
+    (r3.base, r3.make_current) = (Some(r1.clone()), false);
+    file.commit(&r3).unwrap();
+    // A dataset under a path that was deleted takes its type from there; one that grows where zero is not the fill value.
+    let back = Memory::whole(numbers(&[1.0, 2.0]));
+    let bare = |bytes| {
+        NewContent::Written(WrittenDataset {
+            edits_base: false,
+            description: Description::default(),
+            bytes,
+        })
+    };
+    let mut r4 = version(&file, "r4", vec![object("a", bare(&back))]);
+    r4.base = None;
+    file.commit(&r4).unwrap();
+    // What lies between the members of a compound is kept, though the library neither keeps nor compares it.
+    let gaps = Memory::whole((0..64).collect());
+    let descr =
+        "{'names': ['a', 'b'], 'formats': ['u1', '<i4'], 'offsets': [0, 4], 'itemsize': 16}";
+    let gaps_new = object("gaps", fresh(&gaps, descr, "[4]", "[3]", "[]"));
+    let mut filled = Memory {
+        bytes: [7i16, 5, 7, 7, 7, 7, 7, 7, 7, 7]
+            .map(i16::to_le_bytes)
+            .concat(),
+        written: Vec::new(),
+    };
+    filled.bytes.extend([0; 12]);
+    let mut r5 = version(&file, "r5", vec![kept("filled", edited(&filled)), gaps_new]);
+    r5.base = Some(r1);
+    file.commit(&r5).unwrap();
+    assert_eq!(read(&file, "filled").bytes, filled.bytes);
+    assert_eq!(read(&file, "gaps").bytes, gaps.bytes);
+    assert_by_python(
+        &path,
+        r#"
+root = file["_version_data/versions"]
+assert (versions["r2"]["a"][:] == np.arange(100.0)).all()
+assert root["r2/a"].attrs["k"] == 3 and root["r2/a"].attrs["k"].dtype == "i1"
+assert list(root["r2/a"].attrs["new"]) == [1.5, 2]
+assert root["r2/b"] == root["r1/b"] and root["r2/a"] != root["r1/a"]
+assert "filled" not in root["r2"] and list(root["r3"]) == [] and root["r3"].attrs["prev_version"] == "r1"
+assert list(versions["r4"]["a"][:]) == [1, 2] and root["r4"].attrs["prev_version"] == "__first_version__"
+assert file["_version_data/a/raw_data"].compression == "gzip"
+assert list(versions["r5"]["filled"][:]) == [7, 5] + [7] * 8 + [0] * 6
+assert root.attrs["current_version"] == "r5"
+assert list(versions["r5"]["gaps"]["a"]) == [0, 16, 32, 48] and versions["r5"]["gaps"]["b"][1] == 0x17161514
+"#,
+    );
+    judge(&files, "small.h5", "small.h5");
+}
+
+#[test]
+fn what_cannot_be_stored_changes_nothing() {
+    let files = Fixture::make(SMALL);
+    let path = files.path("small.h5");
+    let file = open(&path);
+    let before = std::fs::read(&path).unwrap();
+    let odd = Memory::whole(vec![1; 13]);
+    let good = Memory::whole(vec![1; 16]);
+    let mut cases: Vec<(NewVersion<'_>, CommitFailure, &str)> = Vec::new();
+    let mut add = |new, failure, words| cases.push((new, failure, words));
+    for (name, words) in [
+        ("", "empty"),
+        ("a/b", "slash"),
+        ("..", "directory"),
+        ("a\nb", "control"),
+    ] {
+        add(
+            version(&file, name, Vec::new()),
+            CommitFailure::Invalid,
+            words,
+        );
+    }
+    add(
+        version(&file, "r1", Vec::new()),
+        CommitFailure::Exists,
+        "there is a version r1",
+    );
+    add(
+        version(&file, "__first_version__", Vec::new()),
+        CommitFailure::Exists,
+        "already",
+    );
+    let one = |path, content| version(&file, "r2", vec![object(path, content)]);
+    add(
+        one("a", edited(&odd)),
+        CommitFailure::Invalid,
+        "a: 13 bytes are not a whole number of elements of 8 bytes",
+    );
+    let rows = || fresh(&odd, "u1", "[3, 2]", "[3, 2]", "[]");
+    add(
+        one("n", rows()),
+        CommitFailure::Invalid,
+        "n: 13 bytes are not a whole number of rows of 2 bytes",
+    );
+    add(
+        one("a", fresh(&good, "<i8", "[2]", "[16]", "gzip")),
+        CommitFailure::Invalid,
+        "its type is",
+    );
+    add(
+        one("a", fresh(&good, "<f8", "[2]", "[8]", "gzip")),
+        CommitFailure::Invalid,
+        "its chunk shape is [8]",
+    );
+    add(
+        one("a", fresh(&good, "<f8", "[2]", "[16]", "lzf")),
+        CommitFailure::Invalid,
+        "its filter pipeline is",
+    );
+    add(
+        one("n", fresh(&good, "<f8", "[2]", "[2]", "zfp")),
+        CommitFailure::Unsupported,
+        "zfp",
+    );
+    add(
+        one("versions", NewContent::Group),
+        CommitFailure::Invalid,
+        "under the name versions",
+    );
+    add(
+        one("x/y", NewContent::Group),
+        CommitFailure::Invalid,
+        "behind a group",
+    );
+    let inside = vec![
+        object("a", NewContent::Group),
+        object("a/raw_data", fresh(&good, "u1", "[16]", "[4]", "[]")),
+    ];
+    add(
+        version(&file, "r2", inside),
+        CommitFailure::Invalid,
+        "raw_data and hash_table",
+    );
+    let mut late = version(&file, "r2", Vec::new());
+    late.timestamp = DateTime::from_timestamp(1 << 39, 0).unwrap();
+    add(late, CommitFailure::Invalid, "timestamp");
+    let mut gone = version(&file, "r2", Vec::new());
+    gone.base = Some(VersionKey {
+        name: (*b"r9").into(),
+        timestamp_ns: 1,
+    });
+    add(gone, CommitFailure::Stale, "r9");
+    let mut own = version(&file, "r2", Vec::new());
+    own.attributes = vec![set("committed", "true")];
+    add(own, CommitFailure::Invalid, "attribute committed");
+    let unbalanced = Memory::whole(b"a\nb\\\n".to_vec());
+    add(
+        one("t", fresh(&unbalanced, "O", "[2]", "[4]", "[]")),
+        CommitFailure::Invalid,
+        "line 2",
+    );
+    for (new, failure, words) in cases {
+        let error = file.commit(&new).unwrap_err();
+        assert_eq!(error.failure(), failure, "{error}");
+        assert!(error.to_string().contains(words), "{error}");
+        assert!(std::fs::read(&path).unwrap() == before, "{error}");
+    }
+}
+
+#[test]
+fn a_file_that_another_program_holds_is_busy() {
+    let files = Fixture::make(SMALL);
+    let path = files.path("small.h5");
+    let file = open(&path);
+    let other = File::open(&path).unwrap();
+    rustix::fs::flock(&other, rustix::fs::FlockOperation::LockShared).unwrap();
+    let error = file.commit(&version(&file, "r2", Vec::new())).unwrap_err();
+    assert!(matches!(error, CommitError::Busy { .. }), "{error}");
+    drop(other);
+    file.commit(&version(&file, "r2", Vec::new())).unwrap();
+}
+
+/// Staged bytes that fail, or that look at the file, once the commit is under way.
+struct Watching<'f> {
+    memory: Memory,
+    file: &'f VersionedFile,
+    open: crate::store::OpenDataset,
+    wanted: Vec<u8>,
+    reads: std::sync::atomic::AtomicUsize,
+    fails_at: usize,
+}
+
+impl StagedBytes for Watching<'_> {
+    fn len_bytes(&self) -> u64 {
+        self.memory.len_bytes()
+    }
+
+    fn read_exact_at(&self, offset: u64, buffer: &mut [u8]) -> Result<(), StagedReadError> {
+        let reads = self.reads.fetch_add(1, std::sync::atomic::Ordering::SeqCst) + 1;
+        if reads == self.fails_at {
+            return Err(StagedReadError::Overlay {
+                offset,
+                error: Arc::new(io::ErrorKind::InvalidData.into()),
+            });
+        }
+        // Old versions are read all the while, and nothing of the new one is to be seen.
+        let mut bytes = vec![0; self.wanted.len()];
+        let count = self.file.read_dataset(&self.open, 0, &mut bytes).unwrap();
+        assert_eq!((count, &bytes), (bytes.len(), &self.wanted));
+        assert!(self.file.look().history().by_shown_name(b"r2").is_none());
+        self.memory.read_exact_at(offset, buffer)
+    }
+
+    fn next_written(&self, offset: u64) -> Option<Range<u64>> {
+        self.memory.next_written(offset)
+    }
+}
+
+#[test]
+fn old_versions_are_read_during_a_commit_and_after_a_failure() {
+    let files = Fixture::make(SMALL);
+    let path = files.path("small.h5");
+    let file = open(&path);
+    let before = std::fs::read(&path).unwrap();
+    let snapshot = file.look();
+    let current = snapshot.history().current().unwrap();
+    let r1 = snapshot.history().version(current).key.clone();
+    let watching = |fails_at| Watching {
+        memory: Memory::whole(numbers(&[3.0; 5000])),
+        file: &file,
+        open: file.open_dataset(&r1, &Arc::from(&b"a"[..])).unwrap(),
+        wanted: numbers(&(0..100).map(f64::from).collect::<Vec<_>>()),
+        reads: 0.into(),
+        fails_at,
+    };
+    // 79 chunks; of the 10 chunks that are new, one is read again when it is written.
+    let reads_of_hashing = 313;
+    for fails_at in [reads_of_hashing + 1, 5] {
+        let failing = watching(fails_at);
+        let content = fresh(&failing.memory, "<f8", "[5000]", "[16]", "gzip");
+        let NewContent::Written(written) = content else {
+            unreachable!()
+        };
+        let written = WrittenDataset {
+            bytes: &failing,
+            ..written
+        };
+        let new = version(&file, "r2", vec![object("c", NewContent::Written(written))]);
+        let error = file.commit(&new).unwrap_err();
+        assert!(matches!(error, CommitError::Staged { .. }), "{error}");
+        assert!(std::fs::read(&path).unwrap() == before);
+    }
+    let whole = watching(0);
+    let NewContent::Written(written) = fresh(&whole.memory, "<f8", "[5000]", "[16]", "gzip") else {
+        unreachable!()
+    };
+    let written = WrittenDataset {
+        bytes: &whole,
+        ..written
+    };
+    let new = version(&file, "r2", vec![object("c", NewContent::Written(written))]);
+    let report = file.commit(&new).unwrap();
+    assert_eq!((report.chunks_hashed, report.chunks_stored), (313, 2));
+    assert!(whole.reads.load(std::sync::atomic::Ordering::SeqCst) > 313);
+    assert!(report.snapshot.history().by_shown_name(b"r2").is_some());
+    assert_eq!(read(&file, "c").bytes, whole.memory.bytes);
+}
+
+#[test]
+fn layouts_with_wrong_hashes_are_refused() {
+    let files = Fixture::make(&format!(
+        "{SMALL}\n\
+         import shutil\n\
+         for number in (1, 2, 3, 5):\n    \
+             shutil.copy('small.h5', f'v{{number}}.h5')\n    \
+             with h5py.File(f'v{{number}}.h5', 'r+') as file:\n        \
+                 file['_version_data/versions'].attrs['data_version'] = number\n"
+    ));
+    for (number, words) in [
+        (2, "rebuild_hashtables"),
+        (3, "rebuild_hashtables"),
+        (5, "not known"),
+    ] {
+        let file = open(&files.path(&format!("v{number}.h5")));
+        let error = file.commit(&version(&file, "r2", Vec::new())).unwrap_err();
+        assert_eq!(error.failure(), CommitFailure::ReadOnly);
+        assert!(error.to_string().contains(words), "{error}");
+    }
+    let path = files.path("v1.h5");
+    let file = open(&path);
+    file.commit(&version(&file, "r2", Vec::new())).unwrap();
+    assert_by_python(&path, "assert versions.data_version_identifier == 4");
 }

@@ -144,7 +144,7 @@ pub(super) fn write_chunks(
     plan: &Plan<'_>,
     hashed: &Hashed,
     texts: Option<TextChunks>,
-    workers: &rayon::ThreadPool,
+    threads: usize,
 ) -> Result<(), EditError> {
     let raw_path = raw_data_path(&plan.path);
     let table_path = hash_table_path(&plan.path);
@@ -185,36 +185,35 @@ pub(super) fn write_chunks(
         raw_data.set_shape(&shape)?;
     }
     let mut origin = vec![0; shape.len()];
-    let mut number = first;
-    let mut write = |chunks: Vec<(Vec<u8>, u32)>| -> Result<(), WriteError> {
-        for (bytes, mask) in chunks {
-            origin[0] = number * plan.chunk_shape[0];
-            raw_data.write_chunk(&origin, mask, &bytes)?;
-            number += 1;
-        }
-        Ok(())
+    let mut write = |place: usize, (bytes, mask): &(Vec<u8>, u32)| -> Result<(), WriteError> {
+        origin[0] = (first + place as u64) * plan.chunk_shape[0];
+        raw_data.write_chunk(&origin, *mask, bytes)
     };
     if let Some(texts) = texts {
-        write(texts.encoded)?;
+        for (place, chunk) in texts.encoded.iter().enumerate() {
+            write(place, chunk)?;
+        }
     } else {
-        let cells: Vec<u64> = hashed.new_chunks.iter().map(|chunk| chunk.cell).collect();
-        let mut failure = None;
+        // In the order of cells, in which they are read best.
+        let mut places: Vec<usize> = (0..hashed.new_chunks.len()).collect();
+        places.sort_unstable_by_key(|&place| hashed.new_chunks[place].cell);
+        let cells: Vec<u64> = places
+            .iter()
+            .map(|&place| hashed.new_chunks[place].cell)
+            .collect();
+        let mut places = places.into_iter();
         for_each_batch(
             plan,
             &cells,
-            workers,
+            threads,
             &|chunk, _| encode(plan, chunk),
             &mut |chunks| {
-                if failure.is_none() {
-                    failure = write(chunks).err();
-                }
-                Ok(())
+                let mut chunks = chunks.iter().zip(&mut places);
+                chunks
+                    .try_for_each(|(chunk, place)| write(place, chunk))
+                    .map_err(EditError::Write)
             },
-        )
-        .map_err(EditError::Commit)?;
-        if let Some(failure) = failure {
-            return Err(EditError::Write(failure));
-        }
+        )?;
     }
     write_rows(library, &table_path, plan, hashed, rows_before)?;
     Ok(())
@@ -327,6 +326,12 @@ pub(super) fn create_virtual(
 pub(super) struct Unmapped {
     pub(super) header: Address,
     pub(super) mappings: HeapPlace,
+}
+
+impl From<CommitError> for EditError {
+    fn from(error: CommitError) -> Self {
+        Self::Commit(error)
+    }
 }
 
 impl From<WriteError> for EditError {
