@@ -32,7 +32,6 @@ use std::sync::{
 };
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use change::Change;
 pub use error::StagingError;
 pub use files::StagedFile;
 use sidecar::Sidecar;
