@@ -32,6 +32,8 @@ pub(crate) mod message_type {
     pub(crate) const ATTRIBUTE: u16 = 0x000c;
     pub(crate) const CONTINUATION: u16 = 0x0010;
     pub(crate) const SYMBOL_TABLE: u16 = 0x0011;
+    #[cfg(test)]
+    pub(crate) const MODIFICATION_TIME: u16 = 0x0012;
     pub(crate) const ATTRIBUTE_INFO: u16 = 0x0015;
     pub(crate) const REFERENCE_COUNT: u16 = 0x0016;
     pub(crate) const FILE_SPACE: u16 = 0x0017;

@@ -50,7 +50,7 @@ impl LibraryWriter {
                 return Err(mismatch(path, "its chunks have another number of axes"));
             }
             let element = self.element(new.datatype)?;
-            let creation = dataset_creation()?;
+            let creation = dataset_creation(false)?;
             let rank = c_int::try_from(new.shape.len()).unwrap_or(c_int::MAX);
             done(ACTION, || {
                 // SAFETY: `creation` is valid, and there are as many numbers as the rank says; the library checks them.
@@ -81,7 +81,7 @@ impl LibraryWriter {
         const ACTION: &str = "make a virtual dataset";
         self.ask(|| {
             let element = self.element(new.datatype)?;
-            let creation = dataset_creation()?;
+            let creation = dataset_creation(true)?;
             done(ACTION, || {
                 // SAFETY: `creation` is valid.
                 unsafe { h5p::H5Pset_layout(creation.0, H5D_layout_t::H5D_VIRTUAL) }
@@ -247,7 +247,7 @@ impl OpenDataset<'_> {
             let element_bytes = unsafe { h5t::H5Tget_size(element.0) };
             if holds_pointers(&element, ACTION)?
                 || element_bytes == 0
-                || bytes.len() % element_bytes != 0
+                || !bytes.len().is_multiple_of(element_bytes)
             {
                 return Err(mismatch(&self.path, "the bytes are not whole elements"));
             }
@@ -306,8 +306,8 @@ impl OpenDataset<'_> {
     }
 }
 
-/// A dataset creation list as h5py makes it: no times are kept.
-fn dataset_creation() -> Result<Handle, WriteError> {
+/// A dataset creation list. The Python library keeps times of virtual datasets, which it makes itself, and h5py keeps none of others.
+fn dataset_creation(keeps_times: bool) -> Result<Handle, WriteError> {
     const ACTION: &str = "prepare a dataset";
     let creation = handle(ACTION, || {
         // SAFETY: the class is a constant of the library.
@@ -315,7 +315,7 @@ fn dataset_creation() -> Result<Handle, WriteError> {
     })?;
     done(ACTION, || {
         // SAFETY: `creation` is a valid list.
-        unsafe { h5p::H5Pset_obj_track_times(creation.0, 0) }
+        unsafe { h5p::H5Pset_obj_track_times(creation.0, u8::from(keeps_times)) }
     })?;
     Ok(creation)
 }

@@ -56,7 +56,7 @@ pub enum WriteError {
         /// What does not fit.
         what: &'static str,
     },
-    /// The C library changed a filter's parameters, so that chunks would not be decoded as they were encoded.
+    /// The C library stores other parameters of a filter than those given, so that chunks would not be decoded as they were encoded.
     #[error("{object}: filter {filter} cannot be stored with the given parameters")]
     FilterParameters {
         /// The dataset's path.

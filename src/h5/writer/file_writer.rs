@@ -100,15 +100,11 @@ impl FileWriter {
         if full {
             self.write_collection()?;
         }
-        let collection = match &mut self.collection {
-            Some(collection) => collection,
-            None => {
-                let end = self.len_bytes()?;
-                let address = Address(end - self.file.base_address());
-                self.collection.insert(CollectionBuilder::new(address))
-            }
-        };
-        collection.add(object)
+        let address = Address(self.len_bytes()? - self.file.base_address());
+        let collection = &mut self.collection;
+        collection
+            .get_or_insert_with(|| CollectionBuilder::new(address))
+            .add(object)
     }
 
     /// Writes the collection that is being filled to where its objects were promised to be: the end of the file.

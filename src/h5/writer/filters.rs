@@ -1,5 +1,8 @@
-//! Filters that the C library does not have: it is told of them by name, so that datasets that use them can be made. Their chunks are
-//! always written encoded.
+//! The filters of new datasets, whose parameters are stored as they are given.
+//!
+//! Filters that the C library does not have are made known to it by name, so that datasets that use them can be made; their chunks are
+//! always written encoded. From those that it has it is taken to set parameters of their own, as they do when a dataset is made: chunks are
+//! decoded by what is stored, and other releases of a filter would store something else.
 
 // Filters are registered by calls of the C library.
 #![allow(unsafe_code)]
@@ -12,7 +15,7 @@ use hdf5_sys::h5::herr_t;
 use hdf5_sys::h5i::hid_t;
 use hdf5_sys::{h5p, h5z};
 
-use super::{WriteError, lzf};
+use super::WriteError;
 use crate::h5::Filter;
 use crate::h5::call::{Handle, answer, done};
 
@@ -24,12 +27,16 @@ unsafe extern "C" {
     /// Of the library's H5Zprivate.h: as `H5Zregister`, which refuses the numbers of the library's own filters, even those that it
     /// was built without.
     fn H5Z_register(class: *const h5z::H5Z_class2_t) -> herr_t;
+    /// Of the same header: where the library keeps the class of a filter.
+    fn H5Z_find(attempt: bool, id: h5z::H5Z_filter_t, class: *mut *mut h5z::H5Z_class2_t)
+    -> herr_t;
 }
 
 /// Puts `filters` into a dataset creation list. To be called under the library's lock.
 pub(super) fn set(creation: &Handle, filters: &[Filter]) -> Result<(), WriteError> {
     for filter in filters {
         make_known(filter)?;
+        keep_parameters(filter.id)?;
         let parameters = &filter.parameters;
         done(ACTION, || {
             // SAFETY: `creation` is a valid dataset creation list, and there are as many parameters as is said.
@@ -47,8 +54,7 @@ pub(super) fn set(creation: &Handle, filters: &[Filter]) -> Result<(), WriteErro
     Ok(())
 }
 
-/// Checks that a dataset with this creation list has exactly `filters`: the library lets some filters set their parameters anew, and
-/// chunks are decoded by those that are stored.
+/// Checks that a dataset with this creation list has exactly `filters`: chunks are decoded by what is stored.
 pub(super) fn check(
     creation: &Handle,
     filters: &[Filter],
@@ -88,9 +94,6 @@ pub(super) fn check(
 fn make_known(filter: &Filter) -> Result<(), WriteError> {
     /// The names, which the library keeps pointers to.
     static NAMES: Mutex<Option<HashMap<u16, CString>>> = Mutex::new(None);
-    if filter.id == lzf::ID {
-        return lzf::register();
-    }
     let id = c_int::from(filter.id);
     // SAFETY: any number may be asked after.
     if answer(ACTION, || unsafe { h5z::H5Zfilter_avail(id) })? {
@@ -115,6 +118,22 @@ fn make_known(filter: &Filter) -> Result<(), WriteError> {
     };
     // SAFETY: the class is whole and copied; its name and its function live as long as the process.
     done(ACTION, || unsafe { H5Z_register(&raw const class) })?;
+    Ok(())
+}
+
+/// Lets a filter that is known take the parameters that it is given.
+fn keep_parameters(id: u16) -> Result<(), WriteError> {
+    let mut found: *mut h5z::H5Z_class2_t = std::ptr::null_mut();
+    done(ACTION, || {
+        // SAFETY: the pointer is written within the call.
+        unsafe { H5Z_find(false, c_int::from(id), &raw mut found) }
+    })?;
+    // SAFETY: the filter was found, so this points into the library's table, which nothing changes under the library's lock.
+    let mut class = unsafe { found.read() };
+    if class.set_local.take().is_some() {
+        // SAFETY: the class is whole, and takes the place of the one that it is a copy of.
+        done(ACTION, || unsafe { H5Z_register(&raw const class) })?;
+    }
     Ok(())
 }
 

@@ -111,7 +111,7 @@ mod tests {
                 .map(|object| builder.add(object).unwrap())
                 .collect();
             let collection = builder.finish();
-            assert!(collection.len() >= 4096 && collection.len() % 8 == 0);
+            assert!(collection.len() >= 4096 && collection.len().is_multiple_of(8));
             let file = [vec![0; 24], collection].concat();
             let len = file.len() as u64;
             let reader = MetaReader::new(Arc::new(file), 0, len);

@@ -41,7 +41,7 @@ impl LibraryWriter {
         superblock_version: u8,
         opening: Opening,
     ) -> Result<Self, WriteError> {
-        // What made a superblock of version 2 makes no objects of the formats before it. From version 3 on the library sees to it.
+        // What made a superblock of version 2 makes no objects of the formats before it. Readers of later superblocks read those too.
         let low = match superblock_version {
             0 | 1 => H5F_libver_t::H5F_LIBVER_EARLIEST,
             _ => H5F_libver_t::H5F_LIBVER_V18,
@@ -222,9 +222,10 @@ pub(super) fn link_creation(path: &[u8]) -> Result<Handle, WriteError> {
         unsafe { h5p::H5Pset_create_intermediate_group(links.0, 1) }
     })?;
     let is_utf8 = !path.is_ascii() && std::str::from_utf8(path).is_ok();
-    let characters = match is_utf8 {
-        true => H5T_cset_t::H5T_CSET_UTF8,
-        false => H5T_cset_t::H5T_CSET_ASCII,
+    let characters = if is_utf8 {
+        H5T_cset_t::H5T_CSET_UTF8
+    } else {
+        H5T_cset_t::H5T_CSET_ASCII
     };
     done(ACTION, || {
         // SAFETY: as above.

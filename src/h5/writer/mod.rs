@@ -16,7 +16,6 @@ mod file_writer;
 mod filters;
 mod heap;
 mod library_writer;
-mod lzf;
 mod mapping_block;
 mod patch;
 mod spec;

@@ -47,9 +47,10 @@ fn make_at_depth(datatype: &Datatype, depth: usize) -> Result<Handle, WriteError
         } => {
             let made = copy(*h5t::H5T_STD_I8LE)?;
             set_bits(&made, size, *bit_offset, *bit_precision, *order)?;
-            let sign = match signed {
-                true => H5T_sign_t::H5T_SGN_2,
-                false => H5T_sign_t::H5T_SGN_NONE,
+            let sign = if *signed {
+                H5T_sign_t::H5T_SGN_2
+            } else {
+                H5T_sign_t::H5T_SGN_NONE
             };
             // SAFETY: `made` is a valid integer type.
             call(|| unsafe { h5t::H5Tset_sign(made.0, sign) })?;
@@ -244,9 +245,10 @@ fn make_string(size: usize, padding: u8, utf8: bool) -> Result<Handle, WriteErro
     };
     // SAFETY: as above.
     call(|| unsafe { h5t::H5Tset_strpad(made.0, padding) })?;
-    let characters = match utf8 {
-        true => H5T_cset_t::H5T_CSET_UTF8,
-        false => H5T_cset_t::H5T_CSET_ASCII,
+    let characters = if utf8 {
+        H5T_cset_t::H5T_CSET_UTF8
+    } else {
+        H5T_cset_t::H5T_CSET_ASCII
     };
     // SAFETY: as above.
     call(|| unsafe { h5t::H5Tset_cset(made.0, characters) })?;

@@ -298,11 +298,10 @@ impl Transaction {
 impl Drop for Transaction {
     fn drop(&mut self) {
         let state = self.state.get_mut().unwrap_or_else(PoisonError::into_inner);
-        if state.appended && !matches!(state.phase, Phase::Applying) {
-            if let Err(error) = self.storage.set_len(state.old_len_bytes) {
-                // What is left lies behind the end that the superblock names, so it is no part of the file's content.
-                log::warn!("the end of an unfinished change could not be cut off: {error}");
-            }
+        let is_unfinished = state.appended && !matches!(state.phase, Phase::Applying);
+        if is_unfinished && let Err(error) = self.storage.set_len(state.old_len_bytes) {
+            // What is left lies behind the end that the superblock names, so it is no part of the file's content.
+            log::warn!("the end of an unfinished change could not be cut off: {error}");
         }
     }
 }

@@ -47,10 +47,10 @@ impl FailingFile {
             Fail::Only(n) => number == n,
             Fail::From(n) => number >= n,
         };
-        match fails {
-            true => Err(rustix::io::Errno::NOSPC.into()),
-            false => Ok(()),
+        if fails {
+            return Err(rustix::io::Errno::NOSPC.into());
         }
+        Ok(())
     }
 }
 
