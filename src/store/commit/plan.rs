@@ -65,7 +65,9 @@ impl Base<'_> {
         if self.snapshot.tree(version)?.child(path).is_none() {
             return Ok(None);
         }
-        self.file.dataset_in(self.snapshot, version, path).map(Some)
+        self.file
+            .own_dataset_in(self.snapshot, version, path)
+            .map(Some)
     }
 
     /// What the file stores under `path`, in any version.
