@@ -1,9 +1,11 @@
 //! Attributes of what is staged, and those of them that describe an array.
 
+use std::sync::Arc;
+
 use super::change::{Change, Record};
 use super::state::State;
 use super::tree::{DatasetNode, Node, STRUCTURAL};
-use super::{NodeId, SetMode, StagedAttributes, Staging, StagingError};
+use super::{NodeId, SetMode, StagedAttributes, StagedKind, Staging, StagingError};
 use crate::h5::{Class, Datatype};
 use crate::store::description::{
     DescriptionError, default_chunk_shape, parse_chunk_shape, parse_datatype, parse_fill_value,
@@ -319,7 +321,7 @@ impl Staging {
                 .base_dataset(state, path)?
                 .map(|dataset| Structure::of_dataset(&dataset))
                 .transpose()?,
-            None => None,
+            None => self.structure_of_path(state, id)?,
         };
         let staged = state
             .known_content(id)
@@ -373,6 +375,28 @@ impl Staging {
             fill_value,
             filters,
         })
+    }
+
+    /// What a new dataset takes from its path, which has one type in all versions of a file.
+    fn structure_of_path(
+        &self,
+        state: &State,
+        id: NodeId,
+    ) -> Result<Option<Structure>, StagingError> {
+        let Ok(path) = state.tree.path(id, false) else {
+            return Ok(None);
+        };
+        let path = Arc::from(path);
+        if state.tree.base_kind(&path) == Some(StagedKind::Dataset) {
+            let dataset = self.base_dataset(state, &path)?;
+            return Ok(dataset
+                .map(|dataset| Structure::of_dataset(&dataset))
+                .transpose()?);
+        }
+        let stored = self.ask_base(state, |snapshot, index| {
+            snapshot.stored_structure(index, &path)
+        })?;
+        Ok(stored.flatten())
     }
 
     /// What a commit is told of a dataset that was written: all that is known of it if it goes to another path than it came from.

@@ -1,11 +1,13 @@
 //! What describes an array, as text: the attributes `h5.*`.
 
 use std::io;
+use std::sync::Arc;
 
 use serde_json::json;
 use serde_json::ser::{Formatter, Serializer};
 
-use super::{Dataset, StoreError, dtype, json as values};
+use super::attributes::HeapValues;
+use super::{Dataset, Snapshot, StoreError, VersionIndex, dtype, json as values};
 use crate::h5::{Dataspace, Datatype, H5Error};
 
 /// A type, a shape, and how the array is stored.
@@ -69,6 +71,49 @@ impl Structure {
     }
 }
 
+impl Snapshot {
+    /// What the file stores under a path in whichever version, as an empty array; `None` where it never had a dataset there. `version` is
+    /// named where something is wrong with that.
+    ///
+    /// # Errors
+    /// Damage.
+    pub fn stored_structure(
+        &self,
+        version: VersionIndex,
+        path: &Arc<[u8]>,
+    ) -> Result<Option<Structure>, StoreError> {
+        let Some(raw_data) = self.raw_data(version, path)? else {
+            return Ok(None);
+        };
+        let header = &raw_data.header;
+        let zero = || zero_text(&header.datatype);
+        let fill_value = match &header.fill_value {
+            Some(fill) if fill.iter().any(|&byte| byte != 0) => {
+                let reader = self.file.h5.reader();
+                let heap = HeapValues::new(&reader);
+                values::attribute_text(&header.datatype, &Dataspace::Scalar, fill, &heap).map_err(
+                    |error| StoreError::Value {
+                        dataset: path.to_vec(),
+                        first_element: 0,
+                        error,
+                    },
+                )?
+            }
+            _ => zero(),
+        };
+        let filters = header.filters.iter();
+        Ok(Some(Structure {
+            datatype: header.datatype.clone(),
+            shape: [&[0], raw_data.chunk_shape.get(1..).unwrap_or_default()].concat(),
+            chunk_shape: raw_data.chunk_shape.clone(),
+            fill_value,
+            filters: filters
+                .map(|filter| (filter.id, filter.parameters.clone()))
+                .collect(),
+        }))
+    }
+}
+
 /// The zero of a type, as text: the fill value where none was given.
 #[must_use]
 pub fn zero_text(datatype: &Datatype) -> Vec<u8> {
@@ -117,6 +162,7 @@ pub fn spaced_json(value: &serde_json::Value) -> Vec<u8> {
 
     let mut text = Vec::new();
     let mut serializer = Serializer::with_formatter(&mut text, Spaced);
-    serde::Serialize::serialize(value, &mut serializer).expect("JSON into memory");
+    let written = serde::Serialize::serialize(value, &mut serializer);
+    debug_assert!(written.is_ok(), "JSON into memory");
     text
 }
