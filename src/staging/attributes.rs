@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::change::{Change, Record};
 use super::state::State;
 use super::tree::{DatasetNode, Node, STRUCTURAL};
-use super::{NodeId, SetMode, StagedAttributes, Staging, StagingError};
+use super::{NodeId, SetMode, StagedAttributes, StagedKind, Staging, StagingError};
 use crate::h5::{Class, Datatype};
 use crate::store::description::{
     DescriptionError, default_chunk_shape, parse_chunk_shape, parse_datatype, parse_fill_value,
@@ -313,21 +313,6 @@ impl Staging {
         }
     }
 
-    /// What the file stores under the path of a dataset, with a shape without any axis; `None` where nothing ever was under that path.
-    fn stored_structure(
-        &self,
-        state: &State,
-        id: NodeId,
-    ) -> Result<Option<Structure>, StagingError> {
-        let Ok(path) = state.tree.path(id, false) else {
-            return Ok(None);
-        };
-        let stored = self.ask_base(state, |snapshot, index| {
-            Structure::of_raw_data(snapshot, index, &Arc::from(&*path))
-        })?;
-        Ok(stored.flatten())
-    }
-
     /// What a dataset would be if it were committed now.
     pub(super) fn structure(
         &self,
@@ -340,12 +325,12 @@ impl Staging {
                 .base_dataset(state, path)?
                 .map(|dataset| Structure::of_dataset(&dataset))
                 .transpose()?,
-            None => self.stored_structure(state, id)?,
+            None => self.structure_of_path(state, id)?,
         };
         let staged = state
             .known_content(id)
             .filter(|content| content.read().overlay.is_some());
-        if let (Some(base), Some(_), None) = (&base, &dataset.described_by, &staged)
+        if let (Some(base), None) = (&base, &staged)
             && dataset.declared.is_empty()
         {
             return Ok(base.clone());
@@ -394,6 +379,28 @@ impl Staging {
             fill_value,
             filters,
         })
+    }
+
+    /// What a new dataset takes from its path, which has one type in all versions of a file.
+    fn structure_of_path(
+        &self,
+        state: &State,
+        id: NodeId,
+    ) -> Result<Option<Structure>, StagingError> {
+        let Ok(path) = state.tree.path(id, false) else {
+            return Ok(None);
+        };
+        let path = Arc::from(path);
+        if state.tree.base_kind(&path) == Some(StagedKind::Dataset) {
+            let dataset = self.base_dataset(state, &path)?;
+            return Ok(dataset
+                .map(|dataset| Structure::of_dataset(&dataset))
+                .transpose()?);
+        }
+        let stored = self.ask_base(state, |snapshot, index| {
+            snapshot.stored_structure(index, &path)
+        })?;
+        Ok(stored.flatten())
     }
 
     /// What a commit is told of a dataset that was written: all that is known of it if it goes to another path than it came from.

@@ -323,18 +323,18 @@ impl Overlay {
         let start = offset - head.len() as u64;
         let old_len_bytes = self.len_bytes;
         let (written, error) = write_all_vectored(&self.data, [&head, bytes, &tail], start);
-        let accepted_end = match &error {
-            None => end,
+        let accepted_end = if error.is_none() {
+            end
+        } else {
+            let written_end = start + written;
+            let block = written_end / BLOCK_BYTES;
             // In a block that was not staged, only all of it counts.
-            Some(_) => {
-                let written_end = start + written;
-                let block = written_end / BLOCK_BYTES;
-                if self.set.contains(block) {
-                    written_end.min(end)
-                } else {
-                    (block * BLOCK_BYTES).min(end)
-                }
-            }
+            let counted = if self.set.contains(block) {
+                written_end
+            } else {
+                block * BLOCK_BYTES
+            };
+            counted.min(end)
         };
         if let Some(error) = error
             && accepted_end <= offset

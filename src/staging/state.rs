@@ -43,6 +43,8 @@ pub(super) struct State {
     /// The state of the file that the tree was made from.
     pub(super) identity: Identity,
     pub(super) kept: Option<Kept>,
+    /// The state of the file that is not followed, since the tree differs from the base; cleared by each change of it.
+    not_followed: Mutex<Option<Identity>>,
     next_overlay: u64,
     file: Arc<VersionedFile>,
     /// Taken after the lock of the state, before that of a content.
@@ -93,6 +95,7 @@ impl State {
             is_base_gone: false,
             identity,
             kept: None,
+            not_followed: Mutex::default(),
             next_overlay: 1,
             file: file.clone(),
             contents: Mutex::default(),
@@ -249,6 +252,7 @@ impl State {
             .log
             .append(&Record::Change(change.clone()))?;
         let applied = self.tree.apply(change, Some(SystemTime::now()))?;
+        *self.not_followed() = None;
         if let Some(removed) = applied.removed {
             self.remove(removed);
         }
@@ -386,6 +390,7 @@ impl State {
         let old_tree = std::mem::replace(&mut self.tree, new_tree);
         (self.base, self.is_pinned, self.identity) = (base, is_pinned, identity);
         self.is_base_gone = false;
+        *self.not_followed() = None;
         let slots = std::mem::take(&mut *self.contents());
         for (id, slot) in slots {
             let Some(content) = slot.weak.upgrade() else {
@@ -421,6 +426,21 @@ impl State {
             log::warn!("{error}");
         }
         Ok(())
+    }
+
+    /// Whether the tree differs from the base, so that the file's state `now` is not followed. Cheap when it is asked again.
+    pub(super) fn is_changed(&self, now: Identity) -> bool {
+        let mut not_followed = self.not_followed();
+        if *not_followed != Some(now) && !self.tree.is_pristine() {
+            *not_followed = Some(now);
+        }
+        *not_followed == Some(now)
+    }
+
+    fn not_followed(&self) -> MutexGuard<'_, Option<Identity>> {
+        self.not_followed
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
     fn contents(&self) -> MutexGuard<'_, HashMap<NodeId, Slot>> {

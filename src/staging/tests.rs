@@ -445,3 +445,157 @@ fn a_base_that_is_gone_is_told_of_until_a_reset() {
     assert_eq!(names(&staging), ["grp", "s", "x"]);
     assert!(!set.sidecar().exists());
 }
+
+fn request(name: &str) -> CommitRequest {
+    CommitRequest {
+        name: Some(name.as_bytes().to_vec()),
+        ..CommitRequest::default()
+    }
+}
+
+#[test]
+fn a_commit_makes_the_version_and_starts_over() {
+    let set = Set::new();
+    let staging = set.staging();
+    let x = find(&staging, "x").unwrap();
+    let open = staging.open(x, true, false).unwrap();
+    staging.write_at(&open, 16, &7f64.to_le_bytes()).unwrap();
+    let new = create(&staging, "new", &[1, 0, 2, 0]);
+    self::set(&staging, "new", "h5.dtype", "<i2").unwrap();
+    self::set(&staging, "new", "title", "t").unwrap();
+    staging.mkdir(NodeId::ROOT, b"d").unwrap();
+    staging.unlink(NodeId::ROOT, b"s").unwrap();
+    rename(&staging, "grp", "moved", RenameMode::Replace).unwrap();
+    let report = staging.commit(&request("r3")).unwrap();
+    assert_eq!(&*report.version.name, b"r3");
+    assert!(!set.sidecar().exists());
+    assert!(status(&staging).contains("based on r3"));
+    assert!(status(&staging).contains("Nothing is staged"));
+    assert!(status(&staging).contains("made version r3"));
+    assert_eq!(names(&staging), ["d", "moved", "new", "x"]);
+    assert_eq!(find(&staging, "x").unwrap(), x);
+    assert_eq!(find(&staging, "new").unwrap(), new);
+    assert_eq!(attribute(&staging, "new", "title").as_deref(), Some("t"));
+
+    // The file that is open goes on against the version that was made.
+    assert_eq!(read_file(&staging, &open)[16..24], 7f64.to_le_bytes());
+    staging.write_at(&open, 0, &8f64.to_le_bytes()).unwrap();
+    staging.truncate(x, 80).unwrap();
+    staging.commit(&request("r4")).unwrap();
+    set.fixture.run(
+        "import h5py, numpy as np\n\
+         from versioned_hdf5 import VersionedHDF5File\n\
+         with h5py.File('f.h5', 'r') as f:\n    \
+             v = VersionedHDF5File(f)\n    \
+             old = np.arange(10000.); old[0] = 5\n    \
+             assert (v['r2']['x'][:] == old).all()\n    \
+             assert (v['r2']['grp/y'][:] == np.arange(24).reshape(6, 4)).all()\n    \
+             old[2] = 7\n    \
+             r3 = v['r3']\n    \
+             assert sorted(r3) == ['d', 'moved', 'new', 'x'], sorted(r3)\n    \
+             assert (r3['x'][:] == old).all()\n    \
+             assert r3['x'].attrs['units'] == 'm'\n    \
+             assert r3['new'].dtype == '<i2' and list(r3['new'][:]) == [1, 2]\n    \
+             assert r3['new'].attrs['title'] == 't'\n    \
+             y = r3['moved/y']\n    \
+             assert y.dtype == '<i4' and (y[:] == np.arange(24).reshape(6, 4)).all()\n    \
+             assert tuple(y.attrs['chunks']) == (2, 4)\n    \
+             old[0] = 8\n    \
+             assert (v['r4']['x'][:] == old[:10]).all()\n    \
+             assert f['_version_data/versions'].attrs['current_version'] == 'r4'\n",
+    );
+}
+
+#[test]
+fn a_commit_that_fails_leaves_everything_staged() {
+    let set = Set::new();
+    let staging = set.staging();
+    create(&staging, "new", b"abc");
+    self::set(&staging, "new", "h5.dtype", "<i2").unwrap();
+    let before = set.fixture.bytes("f.h5");
+    for refused in [
+        staging.commit(&request("r1")),
+        staging.commit(&request("r3")),
+    ] {
+        assert!(
+            matches!(refused, Err(StagingError::Commit(_))),
+            "{refused:?}"
+        );
+    }
+    assert_eq!(set.fixture.bytes("f.h5"), before);
+    assert!(status(&staging).contains("failed"));
+    assert!(
+        status(&staging).contains("new: 3 bytes"),
+        "{}",
+        status(&staging)
+    );
+    assert_eq!(read(&staging, "new"), b"abc");
+    staging.truncate(find(&staging, "new").unwrap(), 4).unwrap();
+    staging.commit(&request("r3")).unwrap();
+    assert_eq!(read(&staging, "new"), b"abc\0");
+}
+
+#[test]
+fn a_commit_that_is_not_to_be_current_is_built_upon_all_the_same() {
+    let set = Set::new();
+    let staging = set.staging();
+    write(&staging, "x", 0, &[1; 8]);
+    staging
+        .commit(&CommitRequest {
+            make_current: false,
+            ..request("side")
+        })
+        .unwrap();
+    assert!(status(&staging).contains("based on side"));
+    drop(staging);
+    let staging = set.staging();
+    assert!(status(&staging).contains("based on side"));
+    assert_eq!(read(&staging, "x")[..8], [1; 8]);
+}
+
+#[test]
+fn edits_that_were_committed_are_not_taken_up_again() {
+    let set = Set::new();
+    let staging = set.staging();
+    write(&staging, "x", 0, &[1; 8]);
+    // As it is when the process ends between the commit and the new beginning.
+    let copy = set.fixture.path("copy");
+    let copied = std::process::Command::new("cp")
+        .arg("-a")
+        .args([set.sidecar(), copy.clone()])
+        .status()
+        .unwrap();
+    assert!(copied.success());
+    let report = staging.commit(&request("r3")).unwrap();
+    drop(staging);
+    std::fs::rename(&copy, set.sidecar()).unwrap();
+    {
+        let sidecar = Sidecar::take(&set.sidecar()).unwrap().unwrap();
+        let (mut log, ..) = change_log::Log::open(&sidecar).unwrap().unwrap();
+        log.append(&change::Record::Commit(change::CommitBegun {
+            commit: change::BaseVersion::from(&report.version),
+            make_current: true,
+        }))
+        .unwrap();
+    }
+    let staging = set.staging();
+    staging.recover().unwrap();
+    assert!(status(&staging).contains("based on r3"));
+    assert!(status(&staging).contains("Nothing is staged"));
+    assert!(!set.sidecar().exists());
+}
+
+#[test]
+fn a_new_dataset_of_a_known_path_has_its_type() {
+    let set = Set::new();
+    let staging = set.staging();
+    staging.unlink(NodeId::ROOT, b"x").unwrap();
+    create(&staging, "x", &numbers(0..3));
+    assert_eq!(attribute(&staging, "x", "h5.dtype").as_deref(), Some("<f8"));
+    assert_eq!(
+        attribute(&staging, "x", "h5.chunks").as_deref(),
+        Some("[1000]")
+    );
+    assert_eq!(attribute(&staging, "x", "h5.shape").as_deref(), Some("[3]"));
+    assert_eq!(attribute(&staging, "x", "units"), None);
+}

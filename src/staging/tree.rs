@@ -312,6 +312,11 @@ impl Tree {
         found
     }
 
+    /// What the base has at a true path.
+    pub(super) fn base_kind(&self, path: &[u8]) -> Option<StagedKind> {
+        self.base.get(path).copied()
+    }
+
     /// Whether nothing differs from the base.
     pub(super) fn is_pristine(&self) -> bool {
         self.differences().is_empty()

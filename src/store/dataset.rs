@@ -324,7 +324,24 @@ impl Dataset {
     /// # Errors
     /// Damage of a variable-length fill value.
     pub fn fill_value_text(&self) -> Result<Vec<u8>, StoreError> {
-        fill_value_text(&self.header, &self.file.h5.reader(), &self.path)
+        let zeros = vec![0; self.header.datatype.size];
+        let fill = self.header.fill_value.as_deref().unwrap_or(&zeros);
+        if matches!(self.header.datatype.class, Class::FixedString { .. }) && fill == zeros {
+            // Whatever its padding, a string of nothing but NULs is empty.
+            return Ok(Vec::new());
+        }
+        let reader = self.file.h5.reader();
+        json::attribute_text(
+            &self.header.datatype,
+            &Dataspace::Scalar,
+            fill,
+            &HeapValues::new(&reader),
+        )
+        .map_err(|error| StoreError::Value {
+            dataset: self.path.to_vec(),
+            first_element: 0,
+            error,
+        })
     }
 
     /// Length of its file in bytes. Text has to be read for that the first time.
@@ -455,32 +472,4 @@ impl Elements {
             Self::ByLibrary(elements) => elements.read_exact_at(offset, buffer),
         }
     }
-}
-
-/// The fill value of the dataset at `path` as an attribute would show it.
-///
-/// # Errors
-/// Damage of a variable-length fill value.
-pub(super) fn fill_value_text(
-    header: &DatasetHeader,
-    reader: &MetaReader,
-    path: &[u8],
-) -> Result<Vec<u8>, StoreError> {
-    let zeros = vec![0; header.datatype.size];
-    let fill = header.fill_value.as_deref().unwrap_or(&zeros);
-    if matches!(header.datatype.class, Class::FixedString { .. }) && fill == zeros {
-        // Whatever its padding, a string of nothing but NULs is empty.
-        return Ok(Vec::new());
-    }
-    json::attribute_text(
-        &header.datatype,
-        &Dataspace::Scalar,
-        fill,
-        &HeapValues::new(reader),
-    )
-    .map_err(|error| StoreError::Value {
-        dataset: path.to_vec(),
-        first_element: 0,
-        error,
-    })
 }

@@ -284,7 +284,7 @@ mod tests {
     }
 
     fn list<const N: usize>(items: [Literal; N]) -> Literal {
-        Literal::List(items.to_vec())
+        Literal::List(items.into())
     }
 
     #[test]

@@ -208,6 +208,19 @@ impl VersionedFile {
         snapshot.dataset(&self.shared, version, path)
     }
 
+    /// The same with the chunk map of this very version, where others map chunks of equal bytes in other places.
+    ///
+    /// # Errors
+    /// Damage of the dataset's metadata.
+    pub(crate) fn own_dataset_in(
+        &self,
+        snapshot: &Arc<Snapshot>,
+        version: VersionIndex,
+        path: &[u8],
+    ) -> Result<Arc<Dataset>, StoreError> {
+        snapshot.own_dataset(&self.shared, version, path)
+    }
+
     /// Whatever `ask` finds in an open dataset, in a state of the file that did not change meanwhile.
     ///
     /// # Errors

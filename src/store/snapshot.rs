@@ -290,19 +290,33 @@ impl Snapshot {
         version: VersionIndex,
         path: &[u8],
     ) -> Result<Arc<Dataset>, StoreError> {
+        let sharing = self.sharing()?;
+        match sharing.class_of(version, path) {
+            // Versions may map chunks of equal bytes in different places. Whoever asks first, all are shown those of the origin.
+            Some(class) => self.datasets.get_or_insert_with(&class, || {
+                self.own_dataset(shared, sharing.class(class).origin, path)
+            }),
+            None => self.own_dataset(shared, version, path),
+        }
+    }
+
+    /// The same with the chunk map of this very version.
+    ///
+    /// # Errors
+    /// As for [`Snapshot::dataset`].
+    pub(crate) fn own_dataset(
+        self: &Arc<Self>,
+        shared: &Arc<Shared>,
+        version: VersionIndex,
+        path: &[u8],
+    ) -> Result<Arc<Dataset>, StoreError> {
         let tree = self.tree(version)?;
         let child = self.child(&tree, version, path)?;
         if let ChildKind::Dataset(Err(error)) | ChildKind::Unreadable(error) = &child.kind {
             return Err(self.object_error(version, path, error.clone()));
         }
-        let open = || {
-            self.file
-                .settled(|| Dataset::open(self, shared, version, child).map(Arc::new))
-        };
-        match self.sharing()?.class_of(version, path) {
-            Some(class) => self.datasets.get_or_insert_with(&class, open),
-            None => open(),
-        }
+        self.file
+            .settled(|| Dataset::open(self, shared, version, child).map(Arc::new))
     }
 
     /// The attributes of the object at `path` of a version; of the version's own group where `path` is empty. Those of the format

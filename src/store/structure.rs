@@ -6,7 +6,7 @@ use std::sync::Arc;
 use serde_json::json;
 use serde_json::ser::{Formatter, Serializer};
 
-use super::dataset::fill_value_text;
+use super::attributes::HeapValues;
 use super::{Dataset, Snapshot, StoreError, VersionIndex, dtype, json as values};
 use crate::h5::{Dataspace, Datatype, H5Error};
 
@@ -43,30 +43,6 @@ impl Structure {
         })
     }
 
-    /// Of what the file stores under a path, in whatever version, with a shape without any axis; `None` if there is nothing. `version` is for messages alone.
-    ///
-    /// # Errors
-    /// Damage of its header or of its fill value.
-    pub(crate) fn of_raw_data(
-        snapshot: &Snapshot,
-        version: VersionIndex,
-        path: &Arc<[u8]>,
-    ) -> Result<Option<Self>, StoreError> {
-        let Some(raw_data) = snapshot.raw_data(version, path)? else {
-            return Ok(None);
-        };
-        let filters = raw_data.header.filters.iter();
-        Ok(Some(Self {
-            datatype: raw_data.header.datatype.clone(),
-            shape: Vec::new(),
-            chunk_shape: raw_data.chunk_shape.clone(),
-            fill_value: fill_value_text(&raw_data.header, &snapshot.file.h5.reader(), path)?,
-            filters: filters
-                .map(|filter| (filter.id, filter.parameters.clone()))
-                .collect(),
-        }))
-    }
-
     /// Names, without their namespace, and values.
     #[must_use]
     pub fn texts(&self) -> Vec<(Vec<u8>, Vec<u8>)> {
@@ -92,6 +68,49 @@ impl Structure {
             (b"h5.fillvalue".to_vec(), self.fill_value.clone()),
             (b"h5.filters".to_vec(), spaced_json(&json!(filters))),
         ]
+    }
+}
+
+impl Snapshot {
+    /// What the file stores under a path in whichever version, as an empty array; `None` where it never had a dataset there. `version` is
+    /// named where something is wrong with that.
+    ///
+    /// # Errors
+    /// Damage.
+    pub fn stored_structure(
+        &self,
+        version: VersionIndex,
+        path: &Arc<[u8]>,
+    ) -> Result<Option<Structure>, StoreError> {
+        let Some(raw_data) = self.raw_data(version, path)? else {
+            return Ok(None);
+        };
+        let header = &raw_data.header;
+        let zero = || zero_text(&header.datatype);
+        let fill_value = match &header.fill_value {
+            Some(fill) if fill.iter().any(|&byte| byte != 0) => {
+                let reader = self.file.h5.reader();
+                let heap = HeapValues::new(&reader);
+                values::attribute_text(&header.datatype, &Dataspace::Scalar, fill, &heap).map_err(
+                    |error| StoreError::Value {
+                        dataset: path.to_vec(),
+                        first_element: 0,
+                        error,
+                    },
+                )?
+            }
+            _ => zero(),
+        };
+        let filters = header.filters.iter();
+        Ok(Some(Structure {
+            datatype: header.datatype.clone(),
+            shape: [&[0], raw_data.chunk_shape.get(1..).unwrap_or_default()].concat(),
+            chunk_shape: raw_data.chunk_shape.clone(),
+            fill_value,
+            filters: filters
+                .map(|filter| (filter.id, filter.parameters.clone()))
+                .collect(),
+        }))
     }
 }
 
@@ -143,6 +162,7 @@ pub fn spaced_json(value: &serde_json::Value) -> Vec<u8> {
 
     let mut text = Vec::new();
     let mut serializer = Serializer::with_formatter(&mut text, Spaced);
-    serde::Serialize::serialize(value, &mut serializer).expect("JSON into memory");
+    let written = serde::Serialize::serialize(value, &mut serializer);
+    debug_assert!(written.is_ok(), "JSON into memory");
     text
 }

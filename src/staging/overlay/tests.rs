@@ -247,3 +247,46 @@ fn a_discarded_overlay_leaves_nothing() {
     drop(overlay);
     assert_eq!(sidecar.names().unwrap(), ["lock"]);
 }
+
+/// The same file, which can be read but not written: each write fails.
+fn read_only(directory: &tempfile::TempDir, name: &str) -> File {
+    File::open(directory.path().join("s").join(name)).unwrap()
+}
+
+#[test]
+fn a_write_that_fails_leaves_what_was_there() {
+    let base = Model((0..20_000).map(|i| (i % 251) as u8).collect());
+    let (directory, sidecar, mut overlay) = new_overlay(&base);
+    overlay.write_at(&base, 100, &[3; 50]).unwrap();
+    let expected = all(&overlay, &base);
+    for name in [data_name(7), blocks_name(7)] {
+        let broken = read_only(&directory, &name);
+        let file = if name == data_name(7) {
+            &mut overlay.data
+        } else {
+            &mut overlay.blocks
+        };
+        let whole = std::mem::replace(file, broken);
+        for (offset, len) in [(5_000, 10), (4_096, 4_096), (19_000, 9_000), (30_000, 1)] {
+            assert!(
+                overlay.write_at(&base, offset, &vec![9; len]).is_err(),
+                "{name} {offset}"
+            );
+            if name == blocks_name(7) {
+                // The length is put back too.
+                assert_eq!(overlay.data.metadata().unwrap().len(), 20_000);
+            }
+            assert_eq!(overlay.len_bytes(), 20_000);
+            assert_eq!(all(&overlay, &base), expected, "{name} {offset}");
+        }
+        let file = if name == data_name(7) {
+            &mut overlay.data
+        } else {
+            &mut overlay.blocks
+        };
+        *file = whole;
+        assert_eq!(all(&Overlay::open(&sidecar, 7).unwrap(), &base), expected);
+    }
+    overlay.write_at(&base, 5_000, &[9; 10]).unwrap();
+    assert_eq!(all(&overlay, &base)[5_000..5_010], [9; 10]);
+}

@@ -223,7 +223,7 @@ impl Cells {
         cell: u64,
         fill: &[u8],
         chunk: &mut [u8],
-        read: &mut dyn FnMut(u64, &mut [u8]) -> Result<(), E>,
+        read: &mut impl FnMut(u64, &mut [u8]) -> Result<(), E>,
     ) -> Result<(), E> {
         let extent = self.extent(cell);
         if extent != self.chunk_shape {
@@ -298,7 +298,7 @@ mod tests {
             let len = shape.iter().product::<u64>() * element_bytes as u64;
             #[expect(clippy::cast_precision_loss, clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "small numbers")]
             let wanted = (place * len as f64) as u64;
-            let written = cells.changed(&Written(len, vec![wanted..wanted + 1]), None, false);
+            let written = cells.changed(&Written(len, std::iter::once(wanted..wanted + 1).collect()), None, false);
             prop_assert_eq!(written.len(), 1);
             let mut seen = vec![0; usize::try_from(len).unwrap()];
             for cell in 0..cells.len() {

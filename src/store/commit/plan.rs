@@ -65,7 +65,9 @@ impl Base<'_> {
         if self.snapshot.tree(version)?.child(path).is_none() {
             return Ok(None);
         }
-        self.file.dataset_in(self.snapshot, version, path).map(Some)
+        self.file
+            .own_dataset_in(self.snapshot, version, path)
+            .map(Some)
     }
 
     /// What the file stores under `path`, in any version.
@@ -106,7 +108,13 @@ impl<'n> Plan<'n> {
             error,
         };
         let stored = base.stored(path)?;
-        let before = base.dataset(path)?;
+        // What is replaced as a whole need not be readable.
+        let needs_base = written.edits_base || said.shape.is_none();
+        let before = if needs_base {
+            base.dataset(path)?
+        } else {
+            None
+        };
         let datatype = settle_datatype(path, said.datatype.as_ref(), stored.as_ref())?;
         let inner = inner_axes(path, written, stored.as_ref(), before.as_deref())?;
         let shape = settle_shape(
