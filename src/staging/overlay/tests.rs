@@ -20,6 +20,15 @@ impl BaseBytes for Model {
     }
 }
 
+fn index(offset: u64) -> usize {
+    usize::try_from(offset).unwrap()
+}
+
+/// Some byte for each offset.
+fn byte_of(i: usize) -> u8 {
+    u8::try_from(i % 251).unwrap()
+}
+
 #[derive(Debug, Clone)]
 enum Step {
     Write(u64, usize, u8),
@@ -54,7 +63,7 @@ fn assert_covered(overlay: &Overlay, base: &Model, expected: &[u8]) {
     let mut at = 0;
     while let Some(range) = overlay.next_staged(at) {
         assert!(range.start >= at && range.end <= overlay.len_bytes());
-        for flag in &mut staged[range.start as usize..range.end as usize] {
+        for flag in &mut staged[index(range.start)..index(range.end)] {
             *flag = true;
         }
         at = range.end;
@@ -81,7 +90,7 @@ fn assert_seeks(overlay: &Overlay, base: &Model, expected: &[u8], from: u64) {
     let data = overlay.seek(base, from, false).unwrap_or(len);
     assert!(data >= from && data <= len);
     assert!(
-        expected[from as usize..data as usize]
+        expected[index(from)..index(data)]
             .iter()
             .all(|&byte| byte == 0)
     );
@@ -97,7 +106,7 @@ proptest! {
     fn reads_what_was_written(base_len in 0usize..50_000, steps in steps()) {
         let directory = tempfile::tempdir().unwrap();
         let sidecar = Sidecar::make(&directory.path().join("s")).unwrap();
-        let base = Model((0..base_len).map(|i| (i % 251) as u8 + 1).collect());
+        let base = Model((0..base_len).map(|i| byte_of(i) + 1).collect());
         let mut expected = base.0.clone();
         let mut overlay = Overlay::create(&sidecar, 1, base_len as u64).unwrap();
         for step in steps {
@@ -105,7 +114,7 @@ proptest! {
                 Step::Write(at, len, byte) => {
                     let bytes = vec![byte; len];
                     prop_assert_eq!(overlay.write_at(&base, at, &bytes).unwrap(), len);
-                    let at = at as usize;
+                    let at = index(at);
                     if len > 0 {
                         expected.resize(expected.len().max(at + len), 0);
                         expected[at..at + len].fill(byte);
@@ -113,19 +122,19 @@ proptest! {
                 }
                 Step::Truncate(len) => {
                     overlay.truncate(len).unwrap();
-                    expected.resize(len as usize, 0);
+                    expected.resize(index(len), 0);
                 }
                 Step::Punch(start, end) => {
                     overlay.punch(&base, &(start..end)).unwrap();
-                    let end = (end as usize).min(expected.len());
-                    if (start as usize) < end {
-                        expected[start as usize..end].fill(0);
+                    let end = index(end).min(expected.len());
+                    if index(start) < end {
+                        expected[index(start)..end].fill(0);
                     }
                 }
                 Step::Reserve(start, end, keep_size) => {
                     overlay.reserve(&(start..end), keep_size).unwrap();
                     if !keep_size {
-                        expected.resize(expected.len().max(end as usize), 0);
+                        expected.resize(expected.len().max(index(end)), 0);
                     }
                 }
                 Step::Reopen => {}
@@ -255,7 +264,7 @@ fn read_only(directory: &tempfile::TempDir, name: &str) -> File {
 
 #[test]
 fn a_write_that_fails_leaves_what_was_there() {
-    let base = Model((0..20_000).map(|i| (i % 251) as u8).collect());
+    let base = Model((0..20_000).map(byte_of).collect());
     let (directory, sidecar, mut overlay) = new_overlay(&base);
     overlay.write_at(&base, 100, &[3; 50]).unwrap();
     let expected = all(&overlay, &base);
