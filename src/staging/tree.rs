@@ -186,9 +186,14 @@ impl Tree {
         }
     }
 
-    /// Keeps a node of another tree that is in no group any more.
+    /// Keeps a node of another tree that is in no group any more, and that this tree's base knows nothing of.
     pub(super) fn keep_removed(&mut self, id: NodeId, mut node: Node) {
         node.parent = None;
+        node.origin = None;
+        node.attributes_from = None;
+        if let NodeContent::Dataset(dataset) = &mut node.content {
+            dataset.described_by = None;
+        }
         self.nodes.entry(id).or_insert(node);
     }
 
