@@ -132,7 +132,7 @@ pub enum CommitError {
     #[error(
         "{} has data_version {data_version}, whose hash tables are not reliable{}: rebuild them with Python, \
          `import h5py; from versioned_hdf5 import VersionedHDF5File; f = h5py.File(PATH, 'r+'); \
-         VersionedHDF5File(f).rebuild_hashtables()`, and try again",
+         f['_version_data/versions'].attrs['data_version'] = 4; VersionedHDF5File(f).rebuild_hashtables(); f.close()`, and try again",
         path.display(),
         if *has_strings { " for strings of variable length" } else { "" }
     )]
