@@ -370,6 +370,7 @@ with h5py.File("small.h5", "w") as file:
         group.create_dataset("b", data=np.arange(10), chunks=(4,))
         group.create_dataset("filled", shape=(10,), dtype="i2", data=None, chunks=(4,), fillvalue=7)
         group["filled"][1] = 5
+        group.create_dataset("group/c", data=np.arange(3), chunks=(4,))
 "#;
 
 /// Python's assertions about a file.
@@ -533,9 +534,33 @@ fn what_cannot_be_stored_changes_nothing() {
         CommitFailure::Invalid,
         "behind a group",
     );
+    add(
+        one("50%", fresh(&good, "u1", "[16]", "[4]", "[]")),
+        CommitFailure::Invalid,
+        "with a %",
+    );
+    add(
+        one("a", NewContent::Group),
+        CommitFailure::Invalid,
+        "there was a dataset of that path",
+    );
+    add(
+        one("group", fresh(&good, "u1", "[16]", "[4]", "[]")),
+        CommitFailure::Invalid,
+        "there was a group of that path",
+    );
+    let inside = vec![
+        object("new", NewContent::Group),
+        object("new/raw_data", fresh(&good, "u1", "[16]", "[4]", "[]")),
+    ];
+    add(
+        version(&file, "r2", inside),
+        CommitFailure::Invalid,
+        "a group that holds raw_data",
+    );
     let inside = vec![
         object("a", NewContent::Group),
-        object("a/raw_data", fresh(&good, "u1", "[16]", "[4]", "[]")),
+        object("a/hash_table", fresh(&good, "u1", "[16]", "[4]", "[]")),
     ];
     add(
         version(&file, "r2", inside),
@@ -680,10 +705,17 @@ fn layouts_with_wrong_hashes_are_refused() {
         (3, "rebuild_hashtables"),
         (5, "not known"),
     ] {
-        let file = open(&files.path(&format!("v{number}.h5")));
+        let name = format!("v{number}.h5");
+        let file = open(&files.path(&name));
         let error = file.commit(&version(&file, "r2", Vec::new())).unwrap_err();
         assert_eq!(error.failure(), CommitFailure::ReadOnly);
-        assert!(error.to_string().contains(words), "{error}");
+        let error = error.to_string();
+        assert!(error.contains(words), "{error}");
+        // What it tells to do is all that has to be done.
+        if let Some(program) = error.split('`').nth(1) {
+            files.run(&program.replace("PATH", &format!("'{name}'")));
+            file.commit(&version(&file, "r2", Vec::new())).unwrap();
+        }
     }
     let path = files.path("v1.h5");
     let file = open(&path);
