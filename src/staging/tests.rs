@@ -432,7 +432,7 @@ fn attributes_are_made_or_replaced_as_asked() {
     ));
     set_in("units", SetMode::Create).unwrap();
     assert!(matches!(
-        staging.set_attribute(x, b"big", &[0; (64 << 10) + 1], SetMode::Any),
+        staging.set_attribute(x, b"big", &vec![0; (64 << 10) + 1], SetMode::Any),
         Err(StagingError::AttributeTooBig)
     ));
 }

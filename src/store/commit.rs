@@ -47,8 +47,6 @@ use writing::{EditError, Unmapped, VirtualSpec, object_path, whole_number};
 
 /// What the parent of a version without one is called.
 const FIRST_VERSION: &[u8] = b"__first_version__";
-/// Attributes of a virtual dataset that are made anew for each.
-const OWN_ATTRIBUTES: [&[u8]; 2] = [b"raw_data", b"chunks"];
 
 /// A version of which everything is settled that can be without writing.
 struct Prepared<'n> {
@@ -64,8 +62,6 @@ struct Prepared<'n> {
 
 struct PreparedObject<'n> {
     path: &'n [u8],
-    /// The object whose attributes are carried over, absolute.
-    attributes_from: Option<Vec<u8>>,
     attributes: AttributePlan,
     content: PreparedContent<'n>,
 }
@@ -210,7 +206,7 @@ impl VersionedFile {
             Some(from) => Some((reader, header_of(base, from, &object.path)?)),
             None => None,
         };
-        let attributes =
+        let mut attributes =
             AttributePlan::new(&object.path, owner, &object.attributes, header, damaged)?;
         let content = match &object.content {
             NewContent::Group => PreparedContent::Group,
@@ -228,9 +224,15 @@ impl VersionedFile {
                 PreparedContent::Written(Box::new((plan, hashed)))
             }
         };
+        if !matches!(content, PreparedContent::Link(_))
+            && let (Some(from), Some((reader, address))) = (from, header)
+        {
+            attributes
+                .carry_over(object_path(parent, from), reader, address, owner)
+                .map_err(damaged)?;
+        }
         Ok(PreparedObject {
             path: &object.path,
-            attributes_from: from.map(|from| object_path(parent, from)),
             attributes,
             content,
         })
@@ -322,13 +324,7 @@ impl VersionedFile {
                     Some(writing::create_virtual(library, &spec)?)
                 }
             };
-            let own: &[&[u8]] = if header.is_some() {
-                &OWN_ATTRIBUTES
-            } else {
-                &[]
-            };
-            let from = object.attributes_from.as_deref();
-            object.attributes.write(library, from, &path, own)?;
+            object.attributes.write(library, &path)?;
             if let (Some(header), Some(mappings)) = (header, appended.mappings) {
                 unmapped.push(Unmapped { header, mappings });
             }

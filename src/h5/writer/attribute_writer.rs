@@ -6,8 +6,7 @@
 use std::ffi::{CStr, CString, c_char, c_int, c_void};
 use std::ptr;
 
-use hdf5_sys::h5::{H5_index_t, H5_iter_order_t, herr_t};
-use hdf5_sys::h5a::{self, H5A_info_t};
+use hdf5_sys::h5a;
 use hdf5_sys::h5i::hid_t;
 use hdf5_sys::h5p::H5P_DEFAULT;
 use hdf5_sys::{h5s, h5t};
@@ -19,23 +18,21 @@ use crate::h5::call::{Handle, answer, count, done, handle};
 use crate::h5::library::holds_pointers;
 
 impl LibraryWriter {
-    /// Copies the attributes of the object at `from`, but for those named in `except`, to the object at `to`, which has none of their
-    /// names. Neither object is opened, so it costs nothing that a dataset is virtual.
+    /// Copies the attributes `names` of the object at `from` to the object at `to`, which has none of them. Neither object is opened, so it
+    /// costs nothing that a dataset is virtual; that is why the names are asked for, which the library lists of opened objects alone.
     ///
     /// # Errors
     /// As for [`LibraryWriter::exists`].
-    pub fn copy_attributes(
+    pub fn copy_attributes<N: AsRef<[u8]>>(
         &mut self,
         from: &[u8],
         to: &[u8],
-        except: &[&[u8]],
+        names: &[N],
     ) -> Result<(), WriteError> {
         self.ask(|| {
             let (from, to) = (path_name(from)?, path_name(to)?);
-            for name in self.attribute_names(&from)? {
-                if !except.contains(&name.as_bytes()) {
-                    self.copy_attribute(&from, &to, &name)?;
-                }
+            for name in names {
+                self.copy_attribute(&from, &to, &attribute_name(name.as_ref())?)?;
             }
             Ok(())
         })
@@ -145,27 +142,6 @@ impl LibraryWriter {
         })?)
     }
 
-    fn attribute_names(&self, object: &CStr) -> Result<Vec<CString>, WriteError> {
-        let mut names: Vec<CString> = Vec::new();
-        done("list the attributes of an object", || {
-            // SAFETY: the file is open; the path ends with NUL; the callback gets a pointer to `names`, which lives through the call
-            // and is not touched by anything else during it.
-            unsafe {
-                h5a::H5Aiterate_by_name(
-                    self.file.0,
-                    object.as_ptr(),
-                    H5_index_t::H5_INDEX_NAME,
-                    H5_iter_order_t::H5_ITER_INC,
-                    ptr::null_mut(),
-                    Some(found_attribute),
-                    (&raw mut names).cast(),
-                    H5P_DEFAULT,
-                )
-            }
-        })?;
-        Ok(names)
-    }
-
     fn copy_attribute(&self, from: &CStr, to: &CStr, name: &CStr) -> Result<(), WriteError> {
         const ACTION: &str = "copy an attribute";
         let source = handle(ACTION, || {
@@ -217,23 +193,6 @@ impl LibraryWriter {
         }
         Ok(written?)
     }
-}
-
-/// Keeps the name of an attribute.
-///
-/// # Safety
-/// `name` ends with NUL; `data` points to a `Vec<CString>` that nothing else uses.
-unsafe extern "C" fn found_attribute(
-    _object: hid_t,
-    name: *const c_char,
-    _info: *const H5A_info_t,
-    data: *mut c_void,
-) -> herr_t {
-    // SAFETY: this is what the caller guarantees.
-    unsafe {
-        (*data.cast::<Vec<CString>>()).push(CStr::from_ptr(name).to_owned());
-    }
-    0
 }
 
 fn dataspace(shape: AttributeShape<'_>) -> Result<Handle, WriteError> {

@@ -162,7 +162,7 @@ fn write_second(writer: &mut FileWriter) -> Result<(), WriteError> {
         library.copy_attributes(
             b"/_version_data/versions/first/line",
             new,
-            &[b"raw_data", b"chunks"],
+            &["empty", "flags", "names", "number", "ragged", "words"],
         )?;
         library.set_attribute(
             new,
@@ -772,4 +772,35 @@ fn a_read_only_file_or_none_is_an_error_of_the_system() {
         .unwrap();
     file.write_all(b"not HDF5").unwrap();
     assert!(matches!(FileWriter::begin(&other), Err(WriteError::H5(_))));
+}
+
+#[test]
+fn attributes_are_copied_without_opening_what_has_them() {
+    let fixture = Fixture::make(VERSIONED);
+    let path = fixture.path("earliest.h5");
+    let line = b"/_version_data/versions/first/line";
+    let mut bytes = std::fs::read(&path).unwrap();
+    {
+        let file = fixture.open("earliest.h5");
+        let name = std::str::from_utf8(&line[1..]).unwrap();
+        let header = dataset(&file, &file.reader(), name);
+        let Layout::Virtual { heap_address, .. } = header.layout else {
+            panic!("a version's dataset is virtual");
+        };
+        // Without its mappings the dataset cannot be opened.
+        let at = usize::try_from(heap_address.0).unwrap();
+        assert_eq!(&bytes[at..at + 4], b"GCOL");
+        bytes[at..at + 4].fill(0);
+    }
+    std::fs::write(&path, &bytes).unwrap();
+    let mut writer = FileWriter::begin(&path).unwrap();
+    let copied = writer.edit(|library| {
+        library.create_group(b"/copy")?;
+        library.copy_attributes(line, b"/copy", &["number", "flags"])
+    });
+    copied.unwrap();
+    writer.finish().unwrap();
+    let program = "import h5py; a = h5py.File('earliest.h5')['copy'].attrs; \
+                   assert a['number'] == 1.5 and a['flags'].tolist() == [True, False], dict(a)";
+    judge(&fixture, program, &[]);
 }

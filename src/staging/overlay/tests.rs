@@ -264,7 +264,7 @@ fn read_only(directory: &tempfile::TempDir, name: &str) -> File {
 
 #[test]
 fn a_write_that_fails_leaves_what_was_there() {
-    let base = Model((0..20_000).map(|i| byte_of(i)).collect());
+    let base = Model((0..20_000).map(byte_of).collect());
     let (directory, sidecar, mut overlay) = new_overlay(&base);
     overlay.write_at(&base, 100, &[3; 50]).unwrap();
     let expected = all(&overlay, &base);

@@ -19,6 +19,15 @@ pub(super) struct AttributePlan {
     pub(super) dropped: Vec<Vec<u8>>,
     /// What is set.
     pub(super) set: Vec<(Vec<u8>, TypedValue)>,
+    carried_over: Option<CarriedOver>,
+}
+
+/// Attributes that a new object gets as they are.
+#[derive(Debug)]
+struct CarriedOver {
+    /// The object that has them, absolute.
+    from: Vec<u8>,
+    names: Vec<Vec<u8>>,
 }
 
 /// Whose attributes they are, which says which names are the format's own.
@@ -114,25 +123,33 @@ impl AttributePlan {
         self.dropped.is_empty() && self.set.is_empty()
     }
 
-    /// Carries over what is at `from`, if anything, but for `also_dropped`, and sets the rest.
+    /// Lets the new object have what the one at `from` has, whose header is at `address`, but for what is dropped.
+    ///
+    /// # Errors
+    /// Damage of the attributes that are there.
+    pub(super) fn carry_over(
+        &mut self,
+        from: Vec<u8>,
+        reader: &MetaReader,
+        address: Address,
+        owner: Owner,
+    ) -> Result<(), h5::H5Error> {
+        let header = ObjectHeader::read(reader, address)?;
+        let mut names = h5::attribute_names(reader, &header)?;
+        names.retain(|name| {
+            !self.dropped.contains(name) && !(owner == Owner::Dataset && is_bookkeeping(name))
+        });
+        self.carried_over = Some(CarriedOver { from, names });
+        Ok(())
+    }
+
+    /// Gives the object at `to` what is carried over, and sets the rest.
     ///
     /// # Errors
     /// [`WriteError`].
-    pub(super) fn write(
-        &self,
-        library: &mut LibraryWriter,
-        from: Option<&[u8]>,
-        to: &[u8],
-        also_dropped: &[&[u8]],
-    ) -> Result<(), WriteError> {
-        if let Some(from) = from {
-            let dropped: Vec<&[u8]> = self
-                .dropped
-                .iter()
-                .map(Vec::as_slice)
-                .chain(also_dropped.iter().copied())
-                .collect();
-            library.copy_attributes(from, to, &dropped)?;
+    pub(super) fn write(&self, library: &mut LibraryWriter, to: &[u8]) -> Result<(), WriteError> {
+        if let Some(CarriedOver { from, names }) = &self.carried_over {
+            library.copy_attributes(from, to, names)?;
         }
         for (name, value) in &self.set {
             set(library, to, name, value)?;

@@ -132,7 +132,7 @@ pub(super) fn finish_version(
     attributes::set(library, group, b"committed", &truth(true))?;
     let timestamp = timestamp.format(TIMESTAMP_FORMAT).to_string();
     attributes::set(library, group, b"timestamp", &text(timestamp.as_bytes()))?;
-    own.write(library, None, group, &[])
+    own.write(library, group)
 }
 
 /// Stores the new chunks of a dataset and their hashes.
