@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Shows what vh5fs does: makes a small versioned HDF5 file with Python, mounts it, looks around, unmounts.
+# Shows what vh5fs does: makes a small versioned HDF5 file with Python, mounts it, looks around, edits and commits, unmounts.
 # Sets up what is missing first, so that it is the only command needed on a fresh machine.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -40,7 +40,7 @@ cd "$work"
 mkdir mnt
 
 title "A versioned HDF5 file becomes a directory tree."
-run 'vh5fs mount --read-only climate.h5 mnt'
+run 'vh5fs mount climate.h5 mnt'
 run 'ls mnt'
 run 'ls -l mnt/versions'
 run 'cd mnt && find versions/new-station && cd ..'
@@ -82,6 +82,42 @@ with h5py.File(\"climate.h5\") as file:
         print(version, len(expected), \"bytes, equal\")
 '"
 run "$check"
+
+title "staging/ is the next version: ordinary tools edit it, and nothing in the file changes until the commit."
+run 'sed -i "s/Oslo/Bergen/" mnt/staging/stations'
+run 'printf "Reykjavík\n" >> mnt/staging/stations'
+run 'setfattr -n user.checked -v true mnt/staging/grid/elevation'
+warm="python -c '
+import numpy
+data = numpy.memmap(\"mnt/staging/grid/temperature\", \"<f8\", \"r+\", shape=(365, 12, 16))
+data[200:210] += 0.5
+data.flush()
+numpy.arange(12, dtype=\"<i2\").tofile(\"mnt/staging/grid/rows\")
+'"
+run "$warm"
+run 'setfattr -n user.h5.dtype -v "<i2" mnt/staging/grid/rows'
+run 'cat mnt/staging/.status'
+
+title "touch staging/.commit makes it a version; echo gives it a name."
+run 'echo edited-by-hand > mnt/staging/.commit'
+run 'ls mnt/versions'
+run 'readlink mnt/current mnt/current~1'
+run 'diff mnt/current~1/stations mnt/current/stations' || [ $? -eq 1 ]
+
+title "Python reads what was committed, and goes on from there."
+go_on="python -c '
+import h5py, numpy
+from versioned_hdf5 import VersionedHDF5File
+with h5py.File(\"climate.h5\", \"r+\") as file:
+    versions = VersionedHDF5File(file)
+    print(versions.current_version, [name.decode() for name in versions[\"edited-by-hand\"][\"stations\"][()]])
+    with versions.stage_version(\"by-python\") as group:
+        group[\"grid/rows\"][0] = -1
+    versions.close()
+' 2>/dev/null"
+run "$go_on"
+run 'readlink mnt/current'
+run 'od -An -td2 mnt/current/grid/rows'
 
 title "Done."
 run 'vh5fs umount mnt'

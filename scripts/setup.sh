@@ -36,6 +36,9 @@ install_packages() {
     command -v getfattr >/dev/null || wanted+=(attr)
     command -v busybox >/dev/null || wanted+=(busybox)
     command -v rsync >/dev/null || wanted+=(rsync)
+    command -v h5dump >/dev/null || wanted+=(hdf5-tools)
+    command -v ed >/dev/null || wanted+=(ed)
+    command -v vim >/dev/null || wanted+=(vim)
     { command -v cc && command -v c++ && command -v make; } >/dev/null || wanted+=(build-essential)
     local python
     python=$(find_python)

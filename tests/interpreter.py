@@ -26,6 +26,8 @@ import h5py  # noqa: E402
 import numpy as np  # noqa: E402
 from versioned_hdf5 import VersionedHDF5File, delete_versions, modify_metadata  # noqa: E402, F401
 
+import library  # noqa: E402, F401
+import same_edits  # noqa: E402, F401
 from vh5fix import truth  # noqa: E402
 
 #: A call that takes longer than this hangs.

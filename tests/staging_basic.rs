@@ -231,7 +231,7 @@ fn room_holes_and_zeros() {
         .create_new(true)
         .open(staged.at("new"))
         .unwrap();
-    file.write_all(&[7; 20_000]).unwrap();
+    file.write_all(&vec![7; 20_000]).unwrap();
     fallocate(&file, FallocateFlags::empty(), 0, 30_000).unwrap();
     assert_eq!(file.metadata().unwrap().len(), 30_000);
     fallocate(&file, FallocateFlags::KEEP_SIZE, 0, 90_000).unwrap();

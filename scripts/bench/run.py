@@ -74,18 +74,22 @@ class Bench:
             finally:
                 quiet(self.program, "umount", directory)
 
-    def daemon_kib(self, mount: Path, field: str) -> int:
-        """Memory of the process that serves a mount, as /proc/PID/status has it (`VmRSS`, `VmHWM`)."""
+    def daemon(self, mount: Path) -> str:
+        """The process that serves a mount."""
         for process in Path("/proc").iterdir():
             try:
                 arguments = (process / "cmdline").read_bytes().split(b"\0")
-                program = os.fsencode(self.program.name)
-                if os.fsencode(mount) in arguments and any(os.path.basename(a) == program for a in arguments[:2]):
-                    lines = (process / "status").read_text().splitlines()
-                    return int(next(line.split()[1] for line in lines if line.startswith(field)))
-            except (OSError, StopIteration, ValueError):
+            except OSError:
                 continue
+            program = os.fsencode(self.program.name)
+            if os.fsencode(mount) in arguments and any(os.path.basename(a) == program for a in arguments[:2]):
+                return process.name
         raise RuntimeError(f"no process serves {mount}")
+
+    def daemon_kib(self, mount: Path, field: str) -> int:
+        """Memory of the process that serves a mount, as /proc/PID/status has it (`VmRSS`, `VmHWM`)."""
+        lines = (Path("/proc") / self.daemon(mount) / "status").read_text().splitlines()
+        return int(next(line.split()[1] for line in lines if line.startswith(field)))
 
     def python(self, *arguments) -> dict:
         command = [sys.executable, Path(__file__).with_name("python_side.py"), *arguments]
@@ -170,6 +174,8 @@ class Bench:
 def figure(value: float, unit: str) -> str:
     if unit == "s":
         return f"{value * 1e3:.3g} ms" if value < 1 else f"{value:.3g} s"
+    if unit == "bytes":
+        return f"{value:,.0f} bytes"
     return f"{value / 1024:.0f} MiB" if unit == "KiB" else f"{value:.3g} {unit}"
 
 

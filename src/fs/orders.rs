@@ -41,10 +41,10 @@ impl Vfs {
         match control {
             Control::Commit => {
                 let timestamp = match mtime {
-                    NewTime::Now => None,
-                    NewTime::At(time) => Some(instant(time)?),
+                    NewTime::Now => Ok(None),
+                    NewTime::At(time) => instant(time).map(Some),
                 };
-                self.commit(&control::commit_at(timestamp))
+                self.commit(timestamp.map(control::commit_at))
             }
             Control::Reset => self.reset(None),
             Control::Status => Err(FsError::NotPermitted),
@@ -54,14 +54,16 @@ impl Vfs {
     /// Something is written to a control file.
     pub(super) fn order(&self, control: Control, text: &[u8]) -> Result<(), FsError> {
         match control {
-            Control::Commit => self.commit(&control::commit_request(text)?),
+            Control::Commit => self.commit(control::commit_request(text)),
             Control::Reset => self.reset(control::reset_target(text)),
             Control::Status => Err(FsError::NotPermitted),
         }
     }
 
-    fn commit(&self, request: &CommitRequest) -> Result<(), FsError> {
-        let committed = self.staging()?.commit(request);
+    fn commit(&self, request: Result<CommitRequest, ControlError>) -> Result<(), FsError> {
+        let staging = self.staging()?;
+        let request = request.inspect_err(|error| staging.refuse_commit(error))?;
+        let committed = staging.commit(&request);
         self.announcer.settle();
         committed?;
         Ok(())

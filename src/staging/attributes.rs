@@ -190,10 +190,14 @@ impl Staging {
                 let Some(dataset) = found.dataset() else {
                     return Err(StagingError::NoAttribute);
                 };
-                if found.origin.is_some() || !dataset.declared.contains_key(name) {
+                if found.origin.is_some() {
                     return Err(StagingError::NotPermitted {
                         what: "what describes an array cannot be removed",
                     });
+                }
+                if !dataset.declared.contains_key(name) {
+                    // What is shown was not set by anyone, as programs that copy all attributes find out by removing it.
+                    return Ok(());
                 }
             } else {
                 self.check_attribute(state, node, name, SetMode::Replace)?;

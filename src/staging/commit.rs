@@ -1,6 +1,7 @@
 //! From what is staged to a new version.
 
 use std::collections::BTreeMap;
+use std::fmt::Display;
 use std::sync::{Arc, PoisonError};
 
 use chrono::{DateTime, TimeDelta, Timelike, Utc};
@@ -49,15 +50,21 @@ impl Staging {
                 report.chunks_hashed,
                 report.grown_bytes
             ),
-            Err(error) => {
-                log::error!("commit: {error}");
-                format!("The last commit failed, and everything is still staged: {error}")
-            }
+            Err(error) => failed(error),
         };
-        *self.outcome.lock().unwrap_or_else(PoisonError::into_inner) = Some(outcome);
+        self.set_outcome(outcome);
         let (report, replaced) = committed?;
         self.tell(&replaced);
         Ok(report)
+    }
+
+    /// Says in the status that what was asked for is no commit at all.
+    pub fn refuse_commit(&self, error: &dyn Display) {
+        self.set_outcome(failed(error));
+    }
+
+    fn set_outcome(&self, outcome: String) {
+        *self.outcome.lock().unwrap_or_else(PoisonError::into_inner) = Some(outcome);
     }
 
     fn commit_and_start_over(
@@ -151,6 +158,11 @@ impl Staging {
             bytes: CommittedBytes::new(state.content(id)?, is_edit)?,
         }))
     }
+}
+
+fn failed(error: &dyn Display) -> String {
+    log::error!("commit: {error}");
+    format!("The last commit failed, and everything is still staged: {error}")
 }
 
 fn new_object(planned: &Planned) -> NewObject<'_> {

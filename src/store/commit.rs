@@ -6,7 +6,7 @@
 //! mappings. Nothing that the file held is overwritten before the end, so until then old versions are read as ever, and an error
 //! leaves the file as it was.
 //!
-//! The cost follows the change: of datasets that did not change nothing is read or written but a link.
+//! The cost follows the change: of datasets that did not change nothing is read or written but the list of their chunks.
 
 mod attributes;
 mod cells;
@@ -68,9 +68,10 @@ struct PreparedObject<'n> {
 
 enum PreparedContent<'n> {
     Group,
-    /// The object of the base version itself, absolute.
+    /// The object of the base version itself, absolute: of a form that cannot be made again.
     Link(Vec<u8>),
-    /// The dataset of the base version, with other attributes.
+    /// The dataset of the base version, as an object of its own: versioned-hdf5's `modify_metadata` changes of several links to one object but
+    /// the first, and leaves the others with mappings of what is no longer there.
     Again(Arc<Dataset>),
     Written(Box<(Plan<'n>, Hashed)>),
 }
@@ -212,10 +213,18 @@ impl VersionedFile {
             NewContent::Group => PreparedContent::Group,
             NewContent::Unchanged => {
                 header_of(base, &object.path, &object.path)?;
-                if from == Some(&*object.path) && attributes.is_empty() {
-                    PreparedContent::Link(object_path(parent, &object.path))
-                } else {
-                    PreparedContent::Again(mapped_dataset(base, &object.path)?)
+                let is_same = from == Some(&*object.path) && attributes.is_empty();
+                match mapped_dataset(base, &object.path) {
+                    Ok(Some(dataset)) => PreparedContent::Again(dataset),
+                    // Damaged or of a form of its own, it stays what it is.
+                    _ if is_same => PreparedContent::Link(object_path(parent, &object.path)),
+                    Err(error) => return Err(error),
+                    Ok(None) => {
+                        return Err(CommitError::Unsupported {
+                            object: object.path.to_vec(),
+                            what: "its attributes cannot be changed, as it is not stored in the usual form",
+                        });
+                    }
                 }
             }
             NewContent::Written(written) => {
@@ -411,21 +420,14 @@ fn header_of(base: Base<'_>, path: &[u8], object: &[u8]) -> Result<Address, Comm
         .ok_or_else(missing)
 }
 
-/// The dataset at `path` of the base version, whose mappings can be written again.
-fn mapped_dataset(base: Base<'_>, path: &[u8]) -> Result<Arc<Dataset>, CommitError> {
-    let unsupported = || CommitError::Unsupported {
-        object: path.to_vec(),
-        what: "its attributes cannot be changed, as it is not stored in the usual form",
+/// The dataset at `path` of the base version; `None` if its mappings cannot be written again.
+fn mapped_dataset(base: Base<'_>, path: &[u8]) -> Result<Option<Arc<Dataset>>, CommitError> {
+    let is_mapped = |dataset: &Arc<Dataset>| {
+        dataset
+            .chunked()
+            .is_some_and(|chunked| chunked.raw_data().is_some())
     };
-    let dataset = base.dataset(path)?.ok_or_else(unsupported)?;
-    let is_mapped = dataset
-        .chunked()
-        .is_some_and(|chunked| chunked.raw_data().is_some());
-    if is_mapped {
-        Ok(dataset)
-    } else {
-        Err(unsupported())
-    }
+    Ok(base.dataset(path)?.filter(is_mapped))
 }
 
 /// What a dataset that is made again is made like.

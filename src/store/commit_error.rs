@@ -131,10 +131,15 @@ pub enum CommitError {
     /// The file is of a layout whose hash tables are wrong.
     #[error(
         "{} has data_version {data_version}, whose hash tables are not reliable{}: rebuild them with Python, \
-         `import h5py; from versioned_hdf5 import VersionedHDF5File; f = h5py.File(PATH, 'r+'); \
-         f['_version_data/versions'].attrs['data_version'] = 4; VersionedHDF5File(f).rebuild_hashtables(); f.close()`, and try again",
+         `import h5py; from versioned_hdf5 import VersionedHDF5File; f = h5py.File(PATH, 'r+'); {}`, and try again",
         path.display(),
-        if *has_strings { " for strings of variable length" } else { "" }
+        if *has_strings { " for strings of variable length" } else { "" },
+        if *has_strings {
+            "VersionedHDF5File(f).rebuild_object_dtype_hashtables()"
+        } else {
+            // The library opens no file that says to be of such a layout.
+            "f['_version_data/versions'].attrs['data_version'] = 4; VersionedHDF5File(f).rebuild_hashtables()"
+        }
     )]
     Layout {
         /// The file.

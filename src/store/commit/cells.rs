@@ -167,26 +167,22 @@ impl Cells {
         cells
     }
 
-    /// `cells`, which are sorted, in the order in which versioned-hdf5 stores what is new of them: of a new array, the chunks that lie behind
-    /// each other along the first axis follow each other; of an edited one, chunks whose extent changed come first, axis by
-    /// axis, as it loads them when it resizes.
+    /// `cells`, which are sorted, in the order in which versioned-hdf5 stores what is new of them: chunks that lie behind each other along the
+    /// first axis follow each other; of an edited array, chunks whose extent changed come before all others, axis by axis, as it loads
+    /// them when it resizes.
     pub(super) fn storing_order(&self, cells: &[u64], base: Option<BaseCells<'_>>) -> Vec<u64> {
         let per_band = self.per_band();
-        let mut order = cells.to_vec();
-        match base {
-            None => order.sort_by_key(|cell| (cell % per_band, cell / per_band)),
-            Some(base) => {
+        let is_resized = |cell: u64| {
+            base.is_some_and(|base| {
                 let (old, new) = (base.shape[0], self.shape[0]);
-                let edge = old.min(new) / self.chunk_shape[0];
-                let is_resized = |cell: u64| {
-                    old != new
-                        && !old.min(new).is_multiple_of(self.chunk_shape[0])
-                        && cell / per_band == edge
-                        && base.map.get(cell).is_some()
-                };
-                order.sort_by_key(|&cell| !is_resized(cell));
-            }
-        }
+                old != new
+                    && !old.min(new).is_multiple_of(self.chunk_shape[0])
+                    && cell / per_band == old.min(new) / self.chunk_shape[0]
+                    && base.map.get(cell).is_some()
+            })
+        };
+        let mut order = cells.to_vec();
+        order.sort_by_key(|&cell| (!is_resized(cell), cell % per_band, cell / per_band));
         order
     }
 
