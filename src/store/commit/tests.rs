@@ -724,3 +724,43 @@ fn layouts_with_wrong_hashes_are_refused() {
     file.commit(&version(&file, "r2", Vec::new())).unwrap();
     assert_by_python(&path, "assert versions.data_version_identifier == 4");
 }
+
+#[test]
+fn chunks_that_a_rebuilt_table_leaves_out_stay() {
+    // Old layouts stored some chunks twice, and a rebuilt table names each content once.
+    let files = Fixture::make(
+        r#"
+import h5py, numpy as np
+from versioned_hdf5 import VersionedHDF5File
+with h5py.File("twice.h5", "w") as file:
+    versions = VersionedHDF5File(file)
+    for name, last in (("r1", 3), ("r2", 7), ("r3", 9)):
+        with versions.stage_version(name) as group:
+            if name == "r1":
+                group.create_dataset("x", data=np.arange(4, dtype="u1"), chunks=(4,))
+            group["x"][3] = last
+    file["_version_data/x/raw_data"][4:12] = [0, 1, 2, 3] * 2
+    versions.rebuild_hashtables()
+    assert file["_version_data/x/hash_table"].attrs["largest_index"] == 1
+"#,
+    );
+    let path = files.path("twice.h5");
+    let file = open(&path);
+    let bytes = Memory::whole(vec![5; 4]);
+    let new = version(&file, "r4", vec![kept("x", edited(&bytes))]);
+    file.commit(&new).unwrap();
+    files.run(
+        r#"
+import h5py
+from versioned_hdf5 import VersionedHDF5File
+with h5py.File("twice.h5", "r+") as file:
+    versions = VersionedHDF5File(file)
+    with versions.stage_version("r5") as group:
+        group["x"][0] = 8
+    for name, values in (("r1", [0, 1, 2, 3]), ("r2", [0, 1, 2, 3]), ("r3", [0, 1, 2, 3]), ("r4", [5] * 4), ("r5", [8, 5, 5, 5])):
+        assert list(file["_version_data/versions"][name]["x"]) == values, name
+        assert list(versions[name]["x"][:]) == values, name
+"#,
+    );
+    assert_eq!(read(&open(&path), "x").bytes, [8, 5, 5, 5]);
+}
