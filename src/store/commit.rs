@@ -94,15 +94,22 @@ impl VersionedFile {
         let snapshot = self.locked_state(&writer)?;
         let prepared = self.prepare(new, &snapshot)?;
         let before = snapshot.identity();
+        // Held until the new state was read: it is then known to differ from the one before by the new version alone.
+        let locked = Arc::clone(writer.transaction());
         let running = self.own_commit.begin(before);
-        let written = self.write(writer, &prepared, &running);
-        drop(running);
-        written?;
+        if let Err(error) = self.write(writer, &prepared, &running) {
+            // What was appended is taken back before anybody looks.
+            drop(locked);
+            return Err(error);
+        }
+        running.publish();
         let version = VersionKey {
             name: new.name.as_slice().into(),
             timestamp_ns: prepared.timestamp.timestamp_nanos_opt().unwrap_or(0),
         };
         let snapshot = self.wait_for(&version);
+        drop(running);
+        drop(locked);
         let (mut chunks_hashed, mut chunks_stored) = (0, 0);
         for object in &prepared.objects {
             if let PreparedContent::Written(written) = &object.content {

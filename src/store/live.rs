@@ -360,9 +360,13 @@ impl VersionedFile {
         if is_complete {
             new.file.set_complete();
         }
-        let extends = new.extends(&current);
+        let is_own = self.own_commit.added_to(&current.identity()) && new.has_versions_of(&current);
+        let extends = is_own || new.extends(&current);
         if extends {
             new.inherit(&current);
+            if is_own {
+                new.inherit_sharing(&current);
+            }
             if !new.file.is_unchanged() {
                 return current;
             }

@@ -1,8 +1,9 @@
 //! What readers of this process may still believe while the same process writes a new version.
 //!
 //! A commit appends to the file first and changes nothing that was there, though the file's length and times say that it did. Only then
-//! are the old bytes overwritten that lead to the new version. So there are two phases: *appending*, in which the state that the commit
-//! began with is still whole, and *applying*, in which no state is to be had.
+//! are the old bytes overwritten that lead to the new version. So there are three phases: *appending*, in which the state that the commit
+//! began with is still whole; *applying*, in which no state is to be had; and *published*, in which the file is still locked, so that
+//! it holds what it held before and the new version, and nothing else.
 
 use std::sync::{Mutex, PoisonError};
 
@@ -21,24 +22,35 @@ enum Phase {
     /// The file holds all that it held in this state.
     Appending(Identity),
     Applying,
+    /// The file holds all that it held in this state, and one version more.
+    Published(Identity),
 }
 
 /// A commit that goes on; ended when dropped.
 #[derive(Debug)]
 pub(crate) struct RunningCommit<'c> {
     commit: &'c OwnCommit,
+    before: Identity,
 }
 
 impl OwnCommit {
     /// Says that from now on this process, which holds the lock on the file, appends to it in the state `before`.
     pub(crate) fn begin(&self, before: Identity) -> RunningCommit<'_> {
         self.set(Phase::Appending(before));
-        RunningCommit { commit: self }
+        RunningCommit {
+            commit: self,
+            before,
+        }
     }
 
     /// Whether this process writes to the file.
     pub(crate) fn is_running(&self) -> bool {
-        self.get() != Phase::None
+        matches!(self.get(), Phase::Appending(_) | Phase::Applying)
+    }
+
+    /// Whether the file holds what it held in the state `before`, and one version more.
+    pub(crate) fn added_to(&self, before: &Identity) -> bool {
+        self.get() == Phase::Published(*before)
     }
 
     /// Whether all bytes of the state `identity` are still there, though the file was written to.
@@ -59,6 +71,11 @@ impl RunningCommit<'_> {
     /// To be called before any byte is overwritten that was in the file.
     pub(crate) fn apply(&self) {
         self.commit.set(Phase::Applying);
+    }
+
+    /// To be called when the version is in the file, which stays locked until this is dropped.
+    pub(crate) fn publish(&self) {
+        self.commit.set(Phase::Published(self.before));
     }
 }
 

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use rayon::prelude::*;
 
 use super::StoreError;
-use super::history::VersionIndex;
+use super::history::{History, VersionIndex};
 use super::raw_data::raw_data_path;
 use super::snapshot::Snapshot;
 use super::tree::{Child, Signature, VersionTree};
@@ -41,7 +41,7 @@ pub struct Sharing {
     classes: Vec<Class>,
     paths: HashMap<Arc<[u8]>, u32>,
     /// For each version, by its index: the class of each path, in the order of the paths' numbers.
-    of_version: Vec<Vec<(u32, ClassId)>>,
+    of_version: Vec<Arc<[(u32, ClassId)]>>,
 }
 
 impl Sharing {
@@ -52,9 +52,43 @@ impl Sharing {
         let mut sharing = Self {
             classes: Vec::new(),
             paths: HashMap::new(),
-            of_version: vec![Vec::new(); history.len()],
+            of_version: vec![Arc::default(); history.len()],
         };
         sharing.add_versions(snapshot, &history.parents_first());
+        sharing
+    }
+
+    /// What `old` says of the versions of `old_history`, which are all in `snapshot` as they were, and what is found of the others.
+    pub(crate) fn extended(snapshot: &Snapshot, old_history: &History, old: &Self) -> Self {
+        let history = snapshot.history();
+        let here: Vec<Option<VersionIndex>> = old_history
+            .iter()
+            .map(|(_, version)| history.by_key(&version.key))
+            .collect();
+        let mut of_version = vec![None; history.len()];
+        for (index, classes) in here.iter().zip(&old.of_version) {
+            if let Some(index) = index {
+                of_version[index.0 as usize] = Some(Arc::clone(classes));
+            }
+        }
+        let added: Vec<VersionIndex> = history
+            .parents_first()
+            .into_iter()
+            .filter(|index| of_version[index.0 as usize].is_none())
+            .collect();
+        let in_history = |class: &Class| Class {
+            origin: here[class.origin.0 as usize].expect("every old version is in the new state"),
+            ..*class
+        };
+        let mut sharing = Self {
+            classes: old.classes.iter().map(in_history).collect(),
+            paths: old.paths.clone(),
+            of_version: of_version
+                .into_iter()
+                .map(Option::unwrap_or_default)
+                .collect(),
+        };
+        sharing.add_versions(snapshot, &added);
         sharing
     }
 
@@ -182,8 +216,7 @@ impl Sharing {
             classes.push((number, class));
         }
         classes.sort_unstable();
-        classes.shrink_to_fit();
-        self.of_version[index.0 as usize] = classes;
+        self.of_version[index.0 as usize] = classes.into();
     }
 }
 

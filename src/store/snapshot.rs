@@ -121,23 +121,29 @@ impl Snapshot {
     pub(crate) fn extends(&self, old: &Self) -> bool {
         let same_file = |a: &Identity, b: &Identity| (a.device, a.inode) == (b.device, b.inode);
         same_file(&self.file.identity, &old.file.identity)
-            && old.history.iter().all(|(_, version)| {
-                self.history.by_key(&version.key).is_some_and(|index| {
-                    let now = self.history.version(index);
-                    let parent = |history: &History, index: Option<VersionIndex>| {
-                        index.map(|index| history.version(index).key.clone())
-                    };
-                    now.group == version.group
-                        && now.shown_name == version.shown_name
-                        && parent(&self.history, now.parent) == parent(&old.history, version.parent)
-                })
-            })
+            && self.has_versions_of(old)
             && old
                 .raw_places
                 .found
                 .iter()
                 .all(|(path, place)| self.raw_places.found.get(path) == Some(place))
             && self.has_content_of(old)
+    }
+
+    /// Whether each version of `old` is here, at its place, under its name and with its parent. A new version may be the parent of an
+    /// old one, where it has the name of one that was deleted.
+    pub(crate) fn has_versions_of(&self, old: &Self) -> bool {
+        let parent = |history: &History, index: Option<VersionIndex>| {
+            index.map(|index| history.version(index).key.clone())
+        };
+        old.history.iter().all(|(_, version)| {
+            self.history.by_key(&version.key).is_some_and(|index| {
+                let now = self.history.version(index);
+                now.group == version.group
+                    && now.shown_name == version.shown_name
+                    && parent(&self.history, now.parent) == parent(&old.history, version.parent)
+            })
+        })
     }
 
     /// Whether each dataset of each version of `old` is the same here. Not so where those of `old` were never asked for.
@@ -186,6 +192,18 @@ impl Snapshot {
             .lock()
             .unwrap_or_else(PoisonError::into_inner) = hash_tables;
         *self.epochs.lock().unwrap_or_else(PoisonError::into_inner) = epochs;
+    }
+
+    /// Takes over from `old` which of its versions share what, and finds it out for the others alone. Only where all of `old` is known to be
+    /// here as it was, and [`has_versions_of`](Self::has_versions_of) says so.
+    pub(crate) fn inherit_sharing(&self, old: &Self) {
+        let Some(known) = old.sharing_if_known() else {
+            return;
+        };
+        // Whoever asks for it later finds out the same, or why not.
+        let _ = self.sharing.get_or_read(&self.file, || {
+            Ok(Sharing::extended(self, &old.history, known))
+        });
     }
 
     /// Whether all that the dataset at `path` of a version maps was in the file before a program that holds it for writing

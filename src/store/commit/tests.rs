@@ -8,8 +8,8 @@ use crate::h5::fixture::Fixture;
 use crate::h5::testing::python;
 use crate::store::description::{parse_chunk_shape, parse_datatype, parse_filters, parse_shape};
 use crate::store::{
-    AttributeChange, CommitFailure, Description, StagedBytes, StagedReadError, StoreOptions,
-    WrittenDataset, time,
+    AttributeChange, CommitFailure, Description, Sharing, StagedBytes, StagedReadError,
+    StoreOptions, WrittenDataset, time,
 };
 
 /// A staged file in memory.
@@ -388,16 +388,35 @@ fn assert_by_python(path: &Path, program: &str) {
     assert!(output.status.success(), "{errors}");
 }
 
+/// What a commit carries over of which versions share what is what a look at all of them finds.
+fn assert_sharing_is_as_read(file: &VersionedFile) {
+    let snapshot = file.look();
+    let carried = snapshot.sharing_if_known().expect("it was carried over");
+    let read = Sharing::read(&snapshot);
+    assert!(read.agrees_with(carried, Some) && carried.agrees_with(&read, Some));
+    for (index, version) in snapshot.history().iter() {
+        for path in ["a", "b", "filled", "gaps"] {
+            let count = |sharing: &Sharing| {
+                let class = sharing.class_of(index, path.as_bytes())?;
+                Some(sharing.class(class).versions)
+            };
+            assert_eq!(count(carried), count(&read), "{path} of {version:?}");
+        }
+    }
+}
+
 #[test]
 fn versions_follow_versions() {
     let files = Fixture::make(SMALL);
     let path = files.path("small.h5");
     let file = open(&path);
+    file.look().sharing().unwrap();
     // Attributes alone; the dataset that did not change maps the same chunks.
     let mut a = kept("a", NewContent::Unchanged);
     a.attributes = vec![set("k", "3"), set("new", "[1.5, 2]")];
     let r2 = version(&file, "r2", vec![a, kept("b", NewContent::Unchanged)]);
     let report = file.commit(&r2).unwrap();
+    assert_sharing_is_as_read(&file);
     assert_eq!((report.chunks_hashed, report.chunks_stored), (0, 0));
     // Nothing at all, from the first version, and not the current one.
     let r1 = report.snapshot.history().by_shown_name(b"r1").unwrap();
@@ -405,6 +424,7 @@ fn versions_follow_versions() {
     let mut r3 = version(&file, "r3", Vec::new());
     (r3.base, r3.make_current) = (Some(r1.clone()), false);
     file.commit(&r3).unwrap();
+    assert_sharing_is_as_read(&file);
     // A dataset under a path that was deleted takes its type from there; one that grows where zero is not the fill value.
     let back = Memory::whole(numbers(&[1.0, 2.0]));
     let bare = |bytes| {
@@ -417,6 +437,7 @@ fn versions_follow_versions() {
     let mut r4 = version(&file, "r4", vec![object("a", bare(&back))]);
     r4.base = None;
     file.commit(&r4).unwrap();
+    assert_sharing_is_as_read(&file);
     // What lies between the members of a compound is kept, though the library neither keeps nor compares it.
     let gaps = Memory::whole((0..64).collect());
     let descr =
@@ -432,6 +453,7 @@ fn versions_follow_versions() {
     let mut r5 = version(&file, "r5", vec![kept("filled", edited(&filled)), gaps_new]);
     r5.base = Some(r1);
     file.commit(&r5).unwrap();
+    assert_sharing_is_as_read(&file);
     assert_eq!(read(&file, "filled").bytes, filled.bytes);
     assert_eq!(read(&file, "gaps").bytes, gaps.bytes);
     assert_by_python(
@@ -763,4 +785,32 @@ with h5py.File("twice.h5", "r+") as file:
 "#,
     );
     assert_eq!(read(&open(&path), "x").bytes, [8, 5, 5, 5]);
+}
+
+#[test]
+fn a_name_that_is_used_again_may_change_the_parents_of_others() {
+    let files = Fixture::make(SMALL);
+    let path = files.path("small.h5");
+    let file = open(&path);
+    for name in ["r2", "r3"] {
+        let mut new = version(&file, name, vec![kept("a", NewContent::Unchanged)]);
+        new.timestamp += chrono::TimeDelta::seconds(i64::from(name == "r3"));
+        file.commit(&new).unwrap();
+    }
+    let program =
+        "import h5py\nwith h5py.File('small.h5', 'r+') as f: del f['_version_data/versions/r2']";
+    files.run(program);
+    file.ask(|snapshot| snapshot.sharing().map(|_| ())).unwrap();
+    let mut again = version(&file, "r2", vec![kept("a", NewContent::Unchanged)]);
+    let r1 = file.look().history().by_shown_name(b"r1").unwrap();
+    again.base = Some(file.look().history().version(r1).key.clone());
+    file.commit(&again).unwrap();
+    let snapshot = file.look();
+    let history = snapshot.history();
+    let parent = |name: &[u8]| history.version(history.by_shown_name(name).unwrap()).parent;
+    assert_eq!(parent(b"r3"), history.by_shown_name(b"r2"));
+    // All was found out anew.
+    assert!(snapshot.sharing_if_known().is_none());
+    snapshot.sharing().unwrap();
+    assert_sharing_is_as_read(&file);
 }
