@@ -137,7 +137,8 @@ impl AttributePlan {
         let header = ObjectHeader::read(reader, address)?;
         let mut names = h5::attribute_names(reader, &header)?;
         names.retain(|name| {
-            !self.dropped.contains(name) && !(owner == Owner::Dataset && is_bookkeeping(name))
+            let is_own = owner == Owner::Dataset && is_bookkeeping(name);
+            !is_own && !self.dropped.contains(name)
         });
         self.carried_over = Some(CarriedOver { from, names });
         Ok(())
