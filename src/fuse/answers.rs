@@ -2,7 +2,7 @@
 
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use fuser::{
     Errno, FileAttr, FileHandle, FileType, FopenFlags, Generation, INodeNo, OpenAccMode, OpenFlags,
@@ -172,16 +172,44 @@ pub(super) fn seek_of(offset: i64, whence: i32) -> Result<(u64, Seek), Errno> {
 /// The modification time that `utimensat(2)` sets.
 pub(super) fn new_time(time: TimeOrNow) -> NewTime {
     match time {
-        TimeOrNow::SpecificTime(time) => NewTime::At(time),
+        TimeOrNow::SpecificTime(time) => NewTime::At(as_set(time)),
         TimeOrNow::Now => NewTime::Now,
+    }
+}
+
+/// The time that was set, of what `fuser` makes of it: before 1970 it takes the nanoseconds, which count forwards from the second, off it too.
+fn as_set(time: SystemTime) -> SystemTime {
+    match time.duration_since(UNIX_EPOCH) {
+        Ok(_) => time,
+        Err(before) => {
+            let nanoseconds = Duration::from_nanos(before.duration().subsec_nanos().into());
+            time + 2 * nanoseconds
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::time::SystemTime;
-
     use super::*;
+
+    #[test]
+    fn times_before_1970_are_those_that_were_set() {
+        for (seconds, nanoseconds) in [(-1, 500_000_000), (-1, 0), (-2, 1), (0, 7), (5, 1)] {
+            // As `fuser` has it.
+            let given = match u64::try_from(seconds) {
+                Ok(seconds) => UNIX_EPOCH + Duration::new(seconds, nanoseconds),
+                Err(_) => UNIX_EPOCH - Duration::new(i64::unsigned_abs(seconds), nanoseconds),
+            };
+            let NewTime::At(set) = new_time(TimeOrNow::SpecificTime(given)) else {
+                panic!("a time was set");
+            };
+            let set = chrono::DateTime::<chrono::Utc>::from(set);
+            assert_eq!(
+                (set.timestamp(), set.timestamp_subsec_nanos()),
+                (seconds, nanoseconds)
+            );
+        }
+    }
 
     fn attr(kind: Kind, permissions: u16) -> Attr {
         Attr {

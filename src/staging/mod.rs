@@ -31,7 +31,8 @@ use std::path::PathBuf;
 use std::sync::{
     Arc, Mutex, OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard, TryLockError,
 };
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::thread;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use content::Content;
 pub use error::StagingError;
@@ -45,6 +46,10 @@ pub use types::{
 };
 
 use crate::store::{Dataset, Snapshot, Version, VersionIndex, VersionedFile};
+
+/// How long a mount waits for an earlier one that still has what is staged, and how often it tries.
+const HOLDER_PATIENCE: Duration = Duration::from_secs(1);
+const HOLDER_INTERVAL: Duration = Duration::from_millis(20);
 
 /// What changed under its observers' feet: content and attributes of these nodes, and names in them, may be others now.
 pub type OnReplaced = Box<dyn Fn(&[NodeId]) + Send + Sync>;
@@ -85,13 +90,22 @@ impl Staging {
         }
     }
 
-    /// Takes up what an earlier mount left staged, if it did.
+    /// Takes up what an earlier mount left staged, if it did. That mount's process is given a moment to end: it goes on for a while after
+    /// its tree is unmounted.
     ///
     /// # Errors
     /// [`StagingError::Held`], [`StagingError::BaseGone`], or what is wrong with the folder of staged state. Until that is resolved, all other
     /// methods fail with the same.
     pub fn recover(&self) -> Result<(), StagingError> {
-        self.refresh()?;
+        let deadline = Instant::now() + HOLDER_PATIENCE;
+        loop {
+            match self.refresh() {
+                Err(StagingError::Held { .. }) if Instant::now() < deadline => {
+                    thread::sleep(HOLDER_INTERVAL);
+                }
+                refreshed => break refreshed?,
+            }
+        }
         self.read(|_| Ok(()))
     }
 

@@ -247,6 +247,22 @@ fn open_files_go_on_with_what_another_holder_left() {
 }
 
 #[test]
+fn a_holder_that_is_about_to_end_is_waited_for() {
+    let set = Set::new();
+    let (first, second) = (set.staging(), set.staging());
+    create(&first, "a", b"1");
+    std::thread::scope(|scope| {
+        let recovered = scope.spawn(|| second.recover());
+        // It cannot have succeeded, and is seen to be at it at the first failure at the latest.
+        std::thread::sleep(2 * HOLDER_INTERVAL);
+        assert!(!recovered.is_finished());
+        drop(first);
+        recovered.join().unwrap().unwrap();
+    });
+    assert_eq!(read(&second, "a"), b"1");
+}
+
+#[test]
 fn a_reset_drops_everything() {
     let set = Set::new();
     let staging = set.staging();

@@ -169,6 +169,8 @@ impl VersionedFile {
             }
             None => None,
         };
+        let tree = version.map(|version| snapshot.tree(version)).transpose()?;
+        checks::check_kinds(new, snapshot, tree.as_deref())?;
         let base = Base {
             file: self,
             snapshot,

@@ -9,6 +9,9 @@ use super::history::integer_of;
 use super::raw_data::RawData;
 use crate::h5::{self, Address, ByteOrder, Class, Datatype, Member, ObjectHeader};
 
+/// Stands, to the Python library too, for a stored chunk whose hash is not known.
+pub(super) const NO_HASH: ChunkHash = [0; 32];
+
 /// What the table says of one stored chunk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct HashedChunk {
@@ -76,6 +79,7 @@ impl HashTable {
                 chunks.push(entry.ok_or_else(|| wrong("rows that are not those of one chunk"))?);
             }
         }
+        chunks.retain(|(_, hashed)| hashed.hash != NO_HASH);
         chunks.sort_unstable_by_key(|entry| entry.0);
         chunks.dedup();
         if chunks.windows(2).any(|pair| pair[0].0 == pair[1].0) {

@@ -1,20 +1,25 @@
 //! What can be wrong with a new version before its datasets are looked at.
 
 use std::collections::BTreeSet;
+use std::ops::Bound;
 use std::path::Path;
 use std::sync::Arc;
 
 use chrono::Datelike;
 
 use crate::h5::{self, MetaReader};
-use crate::store::{CommitError, NAME_MAX_BYTES, NewContent, NewVersion, Snapshot, StoreError};
+use crate::store::{
+    ChildKind, CommitError, NAME_MAX_BYTES, NewContent, NewVersion, Snapshot, StoreError,
+    VersionTree,
+};
 
 /// The layout that the library writes.
 const DATA_VERSION: i64 = 4;
 /// Layouts whose hash tables are wrong.
 const WRONG_HASHES: [i64; 2] = [2, 3];
 /// What lies beside a dataset's path in the place where the format keeps its chunks.
-const OWN_NAMES: [&[u8]; 2] = [b"raw_data", b"hash_table"];
+const OWN_NAMES: [&[u8]; 2] = [RAW_DATA, b"hash_table"];
+const RAW_DATA: &[u8] = b"raw_data";
 
 /// Whether the format can hold a version of that name, and the file has none.
 ///
@@ -158,6 +163,18 @@ pub(super) fn check_paths(new: &NewVersion<'_>, snapshot: &Snapshot) -> Result<(
                 groups.insert(path);
             }
             NewContent::Unchanged => {}
+            NewContent::Written(_) if path.contains(&b'%') => {
+                return Err(bad(
+                    path,
+                    "the Python library cannot edit a version with a % in the path of a dataset",
+                ));
+            }
+            NewContent::Written(_) if parts().skip(1).any(|part| part == RAW_DATA) => {
+                return Err(bad(
+                    path,
+                    "the Python library takes a group that holds raw_data for a dataset",
+                ));
+            }
             NewContent::Written(_) => {
                 stored.insert(path);
             }
@@ -174,16 +191,54 @@ pub(super) fn check_paths(new: &NewVersion<'_>, snapshot: &Snapshot) -> Result<(
     Ok(())
 }
 
+/// Whether each path keeps its kind: the Python library rebuilds hash tables and deletes versions on the assumption that what a path with raw
+/// data names is a dataset in every version. `base` is the version that the new one is made from, whose own objects are not questioned.
+///
+/// # Errors
+/// [`CommitError::BadPath`].
+pub(super) fn check_kinds(
+    new: &NewVersion<'_>,
+    snapshot: &Snapshot,
+    base: Option<&VersionTree>,
+) -> Result<(), CommitError> {
+    let stored = &snapshot.raw_places().found;
+    let is_group = |path: &[u8]| {
+        let there = base.and_then(|tree| tree.child(path));
+        there.is_some_and(|child| matches!(child.kind, ChildKind::Group))
+    };
+    for object in &new.objects {
+        let path = &object.path;
+        let what = match object.content {
+            NewContent::Group if stored.contains_key(path) && !is_group(path) => {
+                "there was a dataset of that path, which the Python library does not let become a group"
+            }
+            NewContent::Written(_) if !stored.contains_key(path) => {
+                let below = [path, &b"/"[..]].concat();
+                let from = (Bound::Included(&below[..]), Bound::Unbounded);
+                let next = stored.range::<[u8], _>(from).next();
+                let had_datasets = next.is_some_and(|(other, _)| other.starts_with(&below));
+                if !had_datasets && !is_group(path) {
+                    continue;
+                }
+                "there was a group of that path, which the Python library does not let become a dataset"
+            }
+            _ => continue,
+        };
+        return Err(CommitError::BadPath {
+            path: path.to_vec(),
+            what,
+        });
+    }
+    Ok(())
+}
+
 /// Whether what the format keeps for the dataset at `path` would lie where it keeps that of another one of `stored`.
 fn collides(path: &Arc<[u8]>, stored: &BTreeSet<&[u8]>) -> bool {
     OWN_NAMES.iter().any(|own| {
         let here = [path, *own].join(&b'/');
         let below = [&here[..], b"/"].concat();
         let is_below = stored
-            .range::<[u8], _>((
-                std::ops::Bound::Included(&below[..]),
-                std::ops::Bound::Unbounded,
-            ))
+            .range::<[u8], _>((Bound::Included(&below[..]), Bound::Unbounded))
             .next()
             .is_some_and(|other| other.starts_with(&below));
         let is_within = path.iter().enumerate().any(|(at, &byte)| {

@@ -12,8 +12,11 @@ use crate::store::CommitError;
 use crate::store::chunk_hash::{ChunkHash, hash_chunk, hash_texts};
 use crate::store::json::HeapData;
 
-/// Bytes of chunks that are in memory at once.
-const BATCH_BYTES: usize = 32 << 20;
+/// Bytes of chunks that are worked on at once. What threads allocate stays with the allocator's arenas, of which there are several for each core,
+/// so that many times this is taken for good.
+const BATCH_BYTES: usize = 4 << 20;
+/// Bytes of the array that are read at once for chunks whose rows are short.
+const WINDOW_BYTES: usize = 32 << 20;
 /// What lies between short rows is read too where that is no more than so many times what is wanted.
 const WORTH_READING: u64 = 8;
 
@@ -105,9 +108,13 @@ pub(super) fn for_each_batch<T: Send, E: From<CommitError>>(
     each: &OfChunk<'_, T>,
     take: &mut dyn FnMut(Vec<T>) -> Result<(), E>,
 ) -> Result<(), E> {
+    let threads = threads.max(1);
+    let chunks_in = |bytes: usize| bytes / plan.cells.chunk_bytes.max(1);
+    // One for each thread, unless they are large.
+    let at_once = chunks_in(BATCH_BYTES).max(threads.min(chunks_in(WINDOW_BYTES)));
     let mut rest = cells;
     while !rest.is_empty() {
-        let (batch, span) = next_batch(plan, rest);
+        let (run, span) = next_run(plan, rest);
         let window = match span {
             Some(span) => Some(Window::read(plan, span)?),
             None => None,
@@ -130,41 +137,43 @@ pub(super) fn for_each_batch<T: Send, E: From<CommitError>>(
                 })
                 .collect()
         };
-        let part = batch.len().div_ceil(threads.max(1)).max(1);
-        // Not in the pool that decodes: who waits for a chunk there takes up other work, and would meet its own locks.
-        let found = thread::scope(|scope| {
-            let (first, others) = batch.split_at(part.min(batch.len()));
-            let running: Vec<_> = others
-                .chunks(part)
-                .map(|cells| scope.spawn(move || in_order(cells)))
-                .collect();
-            let mut found = in_order(first)?;
-            for thread in running {
-                let more = thread.join();
-                found.extend(more.unwrap_or_else(|panic| resume_unwind(panic))?);
-            }
-            Ok::<_, CommitError>(found)
-        })?;
-        take(found)?;
-        rest = &rest[batch.len()..];
+        for batch in run.chunks(at_once.max(1)) {
+            let part = batch.len().div_ceil(threads);
+            // Not in the pool that decodes: who waits for a chunk there takes up other work, and would meet its own locks.
+            let found = thread::scope(|scope| {
+                let (first, others) = batch.split_at(part);
+                let running: Vec<_> = others
+                    .chunks(part)
+                    .map(|cells| scope.spawn(move || in_order(cells)))
+                    .collect();
+                let mut found = in_order(first)?;
+                for thread in running {
+                    let more = thread.join();
+                    found.extend(more.unwrap_or_else(|panic| resume_unwind(panic))?);
+                }
+                Ok::<_, CommitError>(found)
+            })?;
+            take(found)?;
+        }
+        rest = &rest[run.len()..];
     }
     Ok(())
 }
 
-/// The leading ones of `cells` that are looked at together, and the part of the array to read at once for them, where that is better than
+/// The leading ones of `cells` that are read alike, and the part of the array to read at once for them, where that is better than
 /// reading row by row.
-fn next_batch<'c>(plan: &Plan<'_>, cells: &'c [u64]) -> (&'c [u64], Option<Range<u64>>) {
-    let chunk_bytes = plan.cells.chunk_bytes.max(1);
-    let most = (BATCH_BYTES / chunk_bytes).clamp(1, cells.len());
+fn next_run<'c>(plan: &Plan<'_>, cells: &'c [u64]) -> (&'c [u64], Option<Range<u64>>) {
     if !plan.cells.has_short_rows() {
-        return (&cells[..most], None);
+        return (cells, None);
     }
+    let chunk_bytes = plan.cells.chunk_bytes.max(1);
+    let most = (WINDOW_BYTES / chunk_bytes).clamp(1, cells.len());
     let span = |count: usize| plan.cells.span(cells[0], cells[count - 1]);
     let len_of = |count: usize| {
         let span = span(count);
         span.end - span.start
     };
-    let count = (1..=most).take_while(|&count| len_of(count) <= BATCH_BYTES as u64);
+    let count = (1..=most).take_while(|&count| len_of(count) <= WINDOW_BYTES as u64);
     match count.last() {
         Some(count) if (count * chunk_bytes) as u64 >= len_of(count) / WORTH_READING => {
             (&cells[..count], Some(span(count)))

@@ -84,10 +84,19 @@ impl Base<'_> {
             return Ok(None);
         };
         let hashes = raw_data.hashes()?.clone();
-        // A table that was rebuilt may leave numbers out.
+        // A table that was rebuilt leaves out chunks that are stored twice, though versions map them.
         let last = hashes.chunks().last().map_or(0, |(number, _)| number + 1);
+        let counted = hashes.rows.max(last);
+        let rows = raw_data.header.dataspace.shape().first().copied();
+        let has_more = rows.is_some_and(|rows| rows.div_ceil(raw_data.chunk_shape[0]) > counted);
+        let stored = if has_more {
+            let numbers = raw_data.table()?.stored().map(|(number, _)| number + 1);
+            numbers.max().unwrap_or(0)
+        } else {
+            0
+        };
         Ok(Some(Stored {
-            next_chunk: hashes.rows.max(last),
+            next_chunk: counted.max(stored),
             raw_data,
             hashes,
         }))

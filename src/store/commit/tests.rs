@@ -370,6 +370,7 @@ with h5py.File("small.h5", "w") as file:
         group.create_dataset("b", data=np.arange(10), chunks=(4,))
         group.create_dataset("filled", shape=(10,), dtype="i2", data=None, chunks=(4,), fillvalue=7)
         group["filled"][1] = 5
+        group.create_dataset("group/c", data=np.arange(3), chunks=(4,))
 "#;
 
 /// Python's assertions about a file.
@@ -557,9 +558,33 @@ fn what_cannot_be_stored_changes_nothing() {
         CommitFailure::Invalid,
         "behind a group",
     );
+    add(
+        one("50%", fresh(&good, "u1", "[16]", "[4]", "[]")),
+        CommitFailure::Invalid,
+        "with a %",
+    );
+    add(
+        one("a", NewContent::Group),
+        CommitFailure::Invalid,
+        "there was a dataset of that path",
+    );
+    add(
+        one("group", fresh(&good, "u1", "[16]", "[4]", "[]")),
+        CommitFailure::Invalid,
+        "there was a group of that path",
+    );
+    let inside = vec![
+        object("new", NewContent::Group),
+        object("new/raw_data", fresh(&good, "u1", "[16]", "[4]", "[]")),
+    ];
+    add(
+        version(&file, "r2", inside),
+        CommitFailure::Invalid,
+        "a group that holds raw_data",
+    );
     let inside = vec![
         object("a", NewContent::Group),
-        object("a/raw_data", fresh(&good, "u1", "[16]", "[4]", "[]")),
+        object("a/hash_table", fresh(&good, "u1", "[16]", "[4]", "[]")),
     ];
     add(
         version(&file, "r2", inside),
@@ -704,15 +729,62 @@ fn layouts_with_wrong_hashes_are_refused() {
         (3, "rebuild_hashtables"),
         (5, "not known"),
     ] {
-        let file = open(&files.path(&format!("v{number}.h5")));
+        let name = format!("v{number}.h5");
+        let file = open(&files.path(&name));
         let error = file.commit(&version(&file, "r2", Vec::new())).unwrap_err();
         assert_eq!(error.failure(), CommitFailure::ReadOnly);
-        assert!(error.to_string().contains(words), "{error}");
+        let error = error.to_string();
+        assert!(error.contains(words), "{error}");
+        // What it tells to do is all that has to be done.
+        if let Some(program) = error.split('`').nth(1) {
+            files.run(&program.replace("PATH", &format!("'{name}'")));
+            file.commit(&version(&file, "r2", Vec::new())).unwrap();
+        }
     }
     let path = files.path("v1.h5");
     let file = open(&path);
     file.commit(&version(&file, "r2", Vec::new())).unwrap();
     assert_by_python(&path, "assert versions.data_version_identifier == 4");
+}
+
+#[test]
+fn chunks_that_a_rebuilt_table_leaves_out_stay() {
+    // Old layouts stored some chunks twice, and a rebuilt table names each content once.
+    let files = Fixture::make(
+        r#"
+import h5py, numpy as np
+from versioned_hdf5 import VersionedHDF5File
+with h5py.File("twice.h5", "w") as file:
+    versions = VersionedHDF5File(file)
+    for name, last in (("r1", 3), ("r2", 7), ("r3", 9)):
+        with versions.stage_version(name) as group:
+            if name == "r1":
+                group.create_dataset("x", data=np.arange(4, dtype="u1"), chunks=(4,))
+            group["x"][3] = last
+    file["_version_data/x/raw_data"][4:12] = [0, 1, 2, 3] * 2
+    versions.rebuild_hashtables()
+    assert file["_version_data/x/hash_table"].attrs["largest_index"] == 1
+"#,
+    );
+    let path = files.path("twice.h5");
+    let file = open(&path);
+    let bytes = Memory::whole(vec![5; 4]);
+    let new = version(&file, "r4", vec![kept("x", edited(&bytes))]);
+    file.commit(&new).unwrap();
+    files.run(
+        r#"
+import h5py
+from versioned_hdf5 import VersionedHDF5File
+with h5py.File("twice.h5", "r+") as file:
+    versions = VersionedHDF5File(file)
+    with versions.stage_version("r5") as group:
+        group["x"][0] = 8
+    for name, values in (("r1", [0, 1, 2, 3]), ("r2", [0, 1, 2, 3]), ("r3", [0, 1, 2, 3]), ("r4", [5] * 4), ("r5", [8, 5, 5, 5])):
+        assert list(file["_version_data/versions"][name]["x"]) == values, name
+        assert list(versions[name]["x"][:]) == values, name
+"#,
+    );
+    assert_eq!(read(&open(&path), "x").bytes, [8, 5, 5, 5]);
 }
 
 #[test]

@@ -11,6 +11,7 @@ use crate::h5::writer::{HeapPlace, LibraryWriter, NewChunked, NewVirtual, TypeSo
 use crate::h5::{Address, ByteOrder, Class, Datatype, Filter, Member};
 use crate::store::CommitError;
 use crate::store::description::{boolean, integer};
+use crate::store::hash_table::NO_HASH;
 use crate::store::raw_data::raw_data_path;
 use crate::store::typed_value::{Extent, TypedData, TypedValue};
 
@@ -257,6 +258,13 @@ fn create_table(library: &mut LibraryWriter, path: &[u8], rows: u64) -> Result<(
     attributes::set(library, path, b"largest_index", &whole_number(0))
 }
 
+/// The stored chunks that the hash table does not have.
+fn unlisted(plan: &Plan<'_>) -> impl Iterator<Item = u64> {
+    let hashes = plan.stored.as_ref().map(|stored| &stored.hashes);
+    (0..plan.next_chunk())
+        .filter(move |&number| hashes.is_none_or(|hashes| hashes.get(number).is_none()))
+}
+
 fn write_rows(
     library: &mut LibraryWriter,
     path: &[u8],
@@ -265,15 +273,23 @@ fn write_rows(
     rows_before: u64,
 ) -> Result<(), WriteError> {
     let count = hashed.new_chunks.len() as u64;
+    let first = plan.next_chunk().max(rows_before);
     let too_large = || WriteError::TooLarge {
         what: "the number of rows of a hash table",
-        size: rows_before.saturating_add(count),
+        size: first.saturating_add(count),
     };
-    let rows = rows_before
+    let rows = first
         .checked_add(count)
         .and_then(|rows| i64::try_from(rows).ok())
         .ok_or_else(too_large)?;
     let mut bytes = Vec::with_capacity(hashed.new_chunks.len() * 48);
+    // The library stores its next chunk under the number of rows, whatever is there: each stored chunk has to have one.
+    for number in unlisted(plan).take(usize::try_from(first - rows_before).unwrap_or(usize::MAX)) {
+        let start = number * plan.chunk_shape[0];
+        bytes.extend_from_slice(&NO_HASH);
+        bytes.extend_from_slice(&start.to_le_bytes());
+        bytes.extend_from_slice(&(start + plan.chunk_shape[0]).to_le_bytes());
+    }
     for (number, chunk) in (plan.next_chunk()..).zip(&hashed.new_chunks) {
         let start = number * plan.chunk_shape[0];
         bytes.extend_from_slice(&chunk.hash);
