@@ -18,6 +18,7 @@ use rustix::fs::{
     mknodat, renameat_with, utimensat,
 };
 use rustix::io::Errno;
+use rustix::process::{Pid, Resource, Rlimit, prlimit};
 use tempfile::TempDir;
 
 const SCRIPT: &str = r#"
@@ -706,6 +707,35 @@ fn what_is_staged_is_there_at_the_next_mount() {
     let Staged { mount, folder } = staged;
     drop(mount);
     assert_eq!(names_in(folder.path()), ["a.h5"]);
+}
+
+#[test]
+fn more_files_are_staged_than_can_be_open() {
+    let staged = Staged::new();
+    let daemon = Pid::from_raw(staged.mount.pid().try_into().unwrap()).unwrap();
+    let limit = Rlimit {
+        current: Some(400),
+        maximum: Some(400),
+    };
+    prlimit(Some(daemon), Resource::Nofile, limit).unwrap();
+    let name = |number: usize| format!("new{number}");
+    let removed = fs::File::open(staged.at("values")).unwrap();
+    fs::remove_file(staged.at("values")).unwrap();
+    for number in 0..500 {
+        fs::write(staged.at(&name(number)), number.to_string()).unwrap();
+    }
+    for number in 0..500 {
+        let bytes = fs::read(staged.at(&name(number))).unwrap();
+        assert_eq!(bytes, number.to_string().as_bytes());
+    }
+    staged.order(".commit", "r2\n").unwrap();
+    for number in [0, 250, 499] {
+        let bytes = fs::read(staged.path("current").join(name(number))).unwrap();
+        assert_eq!(bytes, number.to_string().as_bytes());
+    }
+    let mut bytes = vec![0; values().len()];
+    removed.read_exact_at(&mut bytes, 0).unwrap();
+    assert_eq!(bytes, values());
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! Names: what a directory contains, what a name in it means, and where links lead.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use super::inode::Node;
 use super::staged;
@@ -28,6 +28,40 @@ impl Listing {
         (start as u64 + 1..)
             .zip(&self.entries[start..])
             .map(|(next, (name, node))| (next, name.as_slice(), node))
+    }
+}
+
+/// A directory that is open.
+#[derive(Debug)]
+pub(crate) struct OpenDirectory {
+    node: Node,
+    /// What it contained when it was opened or last read from its beginning, and whether anything of that was read.
+    listing: Mutex<(Arc<Listing>, bool)>,
+}
+
+impl OpenDirectory {
+    pub(crate) fn new(node: Node, listing: Listing) -> Self {
+        Self {
+            node,
+            listing: Mutex::new((Arc::new(listing), false)),
+        }
+    }
+
+    /// What is read from `offset` on: made anew by `list` for whoever goes back to the beginning (`rewinddir(3)`).
+    ///
+    /// # Errors
+    /// Those of `list`.
+    pub(crate) fn read_from(
+        &self,
+        offset: u64,
+        list: impl FnOnce(&Node) -> Result<Listing, FsError>,
+    ) -> Result<Arc<Listing>, FsError> {
+        // The kernel reads a directory for one at a time.
+        let mut listing = self.listing.lock().unwrap_or_else(PoisonError::into_inner);
+        if offset == 0 && std::mem::replace(&mut listing.1, true) {
+            listing.0 = Arc::new(list(&self.node)?);
+        }
+        Ok(listing.0.clone())
     }
 }
 

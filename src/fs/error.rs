@@ -16,6 +16,9 @@ pub enum FsError {
     /// No such name.
     #[error("no such file or directory")]
     NotFound,
+    /// No name is longer than 255 bytes.
+    #[error("the name is longer than 255 bytes")]
+    NameTooLong,
     /// The inode was there once.
     #[error("the file or directory is no longer there")]
     Stale,
@@ -84,6 +87,7 @@ impl FsError {
     pub fn errno(&self) -> c_int {
         match self {
             Self::NotFound => libc::ENOENT,
+            Self::NameTooLong => libc::ENAMETOOLONG,
             Self::Stale => libc::ESTALE,
             Self::NotADirectory => libc::ENOTDIR,
             Self::IsADirectory => libc::EISDIR,

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
-use super::directory::Listing;
+use super::directory::OpenDirectory;
 use super::staged::OpenControl;
 use super::{FsError, HandleId, Ino};
 use crate::staging::StagedFile;
@@ -19,8 +19,8 @@ pub(crate) enum Handle {
     Staged(Arc<StagedFile>),
     /// A control file.
     Control(Arc<OpenControl>),
-    /// A directory, as it was when it was opened.
-    Directory(Arc<Listing>),
+    /// A directory.
+    Directory(Arc<OpenDirectory>),
 }
 
 /// All that is open.

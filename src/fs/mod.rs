@@ -22,7 +22,7 @@ use std::time::Duration;
 
 pub use changes::Place;
 pub use control::ControlError;
-use directory::Listing;
+use directory::{Listing, OpenDirectory};
 pub use error::FsError;
 use handles::{Handle, Handles};
 use inode::{InodeTable, Node};
@@ -36,7 +36,8 @@ use xattr::Xattrs;
 
 use crate::staging::Staging;
 use crate::store::{
-    ChildKind, OpenDataset, Snapshot, StoreOptions, VersionIndex, VersionKey, VersionedFile, time,
+    ChildKind, NAME_MAX_BYTES, OpenDataset, Snapshot, StoreOptions, VersionIndex, VersionKey,
+    VersionedFile, time,
 };
 
 /// For what never changes; the kernel is told when it does all the same.
@@ -121,10 +122,13 @@ impl Vfs {
     /// Finds `name` in the directory `parent` and counts one more lookup of its inode.
     ///
     /// # Errors
-    /// [`FsError::NotFound`], [`FsError::NotADirectory`], or what is wrong with the file.
+    /// [`FsError::NotFound`], [`FsError::NameTooLong`], [`FsError::NotADirectory`], or what is wrong with the file.
     pub fn lookup(&self, parent: Ino, name: &OsStr) -> Result<Entry, FsError> {
         let directory = self.inodes.node(parent)?;
         let name = name.as_bytes();
+        if name.len() > NAME_MAX_BYTES {
+            return Err(FsError::NameTooLong);
+        }
         let (node, attr) = if matches!(directory, Node::StagedGroup(_)) {
             let node = directory::find(&self.file.look(), self.staging.as_ref(), &directory, name)?;
             let attr = self.attr_now(&node)?;
@@ -238,15 +242,19 @@ impl Vfs {
         drop(self.handles.remove(handle));
     }
 
-    /// Opens a directory; its listing stays as it is until it is closed.
+    /// Opens a directory; its listing stays as it is until it is closed or read anew from its beginning.
     ///
     /// # Errors
     /// As for [`Vfs::getattr`].
     pub fn open_directory(&self, ino: Ino) -> Result<HandleId, FsError> {
         let node = self.inodes.node(ino)?;
-        let listing =
-            self.ask(|snapshot| directory::list(snapshot, self.staging.as_ref(), &node))?;
-        Ok(self.handles.add(Handle::Directory(Arc::new(listing))))
+        let listing = self.listing(&node)?;
+        let open = OpenDirectory::new(node, listing);
+        Ok(self.handles.add(Handle::Directory(Arc::new(open))))
+    }
+
+    fn listing(&self, node: &Node) -> Result<Listing, FsError> {
+        self.ask(|snapshot| directory::list(snapshot, self.staging.as_ref(), node))
     }
 
     /// The names behind `offset` (0 at the start), `.` and `..` first, until `each` returns false for "full".
@@ -259,7 +267,7 @@ impl Vfs {
         offset: u64,
         each: &mut dyn FnMut(&DirEntry) -> bool,
     ) -> Result<(), FsError> {
-        let listing = self.directory_handle(handle)?;
+        let listing = self.listing_of(handle, offset)?;
         for (next, name, node) in listing.entries_behind(offset) {
             let shown = DirEntry {
                 offset: next,
@@ -284,7 +292,7 @@ impl Vfs {
         offset: u64,
         each: &mut dyn FnMut(&DirEntry, &Entry) -> bool,
     ) -> Result<(), FsError> {
-        let listing = self.directory_handle(handle)?;
+        let listing = self.listing_of(handle, offset)?;
         for (next, name, node) in listing.entries_behind(offset) {
             let is_dots = name == b"." || name == b"..";
             let shown = DirEntry {
@@ -410,9 +418,10 @@ impl Vfs {
         self.handles.get(id)
     }
 
-    fn directory_handle(&self, id: HandleId) -> Result<Arc<Listing>, FsError> {
+    /// The listing of an open directory that is read from `offset` on.
+    fn listing_of(&self, id: HandleId, offset: u64) -> Result<Arc<Listing>, FsError> {
         match self.handle(id)? {
-            Handle::Directory(listing) => Ok(listing),
+            Handle::Directory(open) => open.read_from(offset, |node| self.listing(node)),
             _ => Err(FsError::NotADirectory),
         }
     }

@@ -139,3 +139,36 @@ fn control_files_take_nobodys_place() {
         Err(FsError::Exists)
     ));
 }
+
+#[test]
+fn a_directory_is_listed_anew_from_its_beginning() {
+    let (_folder, vfs) = empty();
+    let staging = staging(&vfs);
+    let handle = vfs.open_directory(staging).unwrap();
+    let names = |offset| {
+        let mut names = Vec::new();
+        let mut each = |entry: &DirEntry| {
+            names.push(String::from_utf8(entry.name.clone()).unwrap());
+            true
+        };
+        vfs.read_directory(handle, offset, &mut each).unwrap();
+        names
+    };
+    assert_eq!(names(0), [".", ".."]);
+    vfs.mkdir(staging, name("new")).unwrap();
+    assert!(names(2).is_empty());
+    assert_eq!(names(0), [".", "..", "new"]);
+    assert_eq!(names(2), ["new"]);
+}
+
+#[test]
+fn a_name_that_nothing_can_have_is_too_long() {
+    let (_folder, vfs) = empty();
+    let longest = "n".repeat(255);
+    let longer = "n".repeat(256);
+    for parent in [Ino::ROOT, staging(&vfs)] {
+        let found = |name: &str| vfs.lookup(parent, OsStr::new(name)).map_err(|e| e.errno());
+        assert_eq!(found(&longest).unwrap_err(), libc::ENOENT);
+        assert_eq!(found(&longer).unwrap_err(), libc::ENAMETOOLONG);
+    }
+}

@@ -1,10 +1,10 @@
 //! Open datasets: reading and writing their bytes.
 
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 
 use super::change::Change;
 use super::content::{Content, Form};
-use super::{Allocate, NodeId, Staging, StagingError};
+use super::{Allocate, NodeId, Staging, StagingError, sync_names};
 
 /// An open dataset, closed when dropped. It goes on being the same dataset when it is renamed, removed or committed.
 #[derive(Debug)]
@@ -178,12 +178,7 @@ impl Staging {
         if let Some(overlay) = &file.content.read().overlay {
             overlay.sync()?;
         }
-        let state = self.state.read().unwrap_or_else(PoisonError::into_inner);
-        if let Some(kept) = state.as_ref().and_then(|state| state.kept.as_ref()) {
-            kept.log.sync()?;
-            kept.sidecar.sync()?;
-        }
-        Ok(())
+        sync_names(self.state().as_ref())
     }
 
     /// Gives a dataset its overlay, if it has none yet. To be called with the gate held, so that it stays.

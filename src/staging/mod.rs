@@ -15,6 +15,7 @@ mod content;
 mod error;
 mod files;
 mod names;
+mod open_files;
 mod overlay;
 mod sidecar;
 mod staged_bytes;
@@ -33,10 +34,12 @@ use std::sync::{
 use std::thread;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use content::Content;
 pub use error::StagingError;
 pub use files::StagedFile;
 use sidecar::Sidecar;
 use state::State;
+use tree::Tree;
 pub use types::{
     Allocate, CommitRequest, NodeId, RenameMode, SetMode, StagedAttributes, StagedEntry,
     StagedKind, StagedStat,
@@ -193,6 +196,9 @@ impl Staging {
 
     fn stat_in(&self, state: &State, id: NodeId) -> Result<StagedStat, StagingError> {
         let node = state.tree.node(id)?;
+        let content = node.dataset().and_then(|_| state.known_content(id));
+        // What was removed and is still open may be of a version that is not the base any more.
+        let is_removed = node.parent.is_none() && content.is_some();
         let mut stat = StagedStat {
             kind: node.kind(),
             size_bytes: 0,
@@ -201,21 +207,23 @@ impl Staging {
             writable: true,
         };
         let of_base = match &node.origin {
-            Some(path) if node.dataset().is_some() => self.ask_base(state, |snapshot, index| {
-                let dataset = self.file.dataset_in(snapshot, index, path)?;
-                let class = snapshot.sharing()?.class_of(index, path);
-                let origin = class.map_or(index, |class| {
-                    snapshot
-                        .sharing()
-                        .map_or(index, |sharing| sharing.class(class).origin)
-                });
-                Ok((
-                    dataset.len_bytes()?,
-                    dataset.stored_bytes()?,
-                    time_of(snapshot.history().version(origin)),
-                    content::Form::of(&dataset) != content::Form::Json,
-                ))
-            })?,
+            Some(path) if node.dataset().is_some() && !is_removed => {
+                self.ask_base(state, |snapshot, index| {
+                    let dataset = self.file.dataset_in(snapshot, index, path)?;
+                    let class = snapshot.sharing()?.class_of(index, path);
+                    let origin = class.map_or(index, |class| {
+                        snapshot
+                            .sharing()
+                            .map_or(index, |sharing| sharing.class(class).origin)
+                    });
+                    Ok((
+                        dataset.len_bytes()?,
+                        dataset.stored_bytes()?,
+                        time_of(snapshot.history().version(origin)),
+                        content::Form::of(&dataset) != content::Form::Json,
+                    ))
+                })?
+            }
             _ => self.ask_base(state, |snapshot, index| {
                 Ok((0, 0, time_of(snapshot.history().version(index)), true))
             })?,
@@ -225,10 +233,12 @@ impl Staging {
             (stat.modified, stat.writable) = (modified, writable);
         }
         stat.modified = node.modified.unwrap_or(stat.modified);
-        if node.dataset().is_some()
-            && let Some(content) = state.known_content(id)
-        {
+        if let Some(content) = content {
             let body = content.read();
+            if is_removed {
+                stat.size_bytes = body.len_bytes()?;
+                stat.writable = body.base.form()? != content::Form::Json;
+            }
             if let Some(overlay) = &body.overlay {
                 stat.size_bytes = overlay.len_bytes();
                 stat.stored_bytes = stat.stored_bytes.saturating_add(overlay.stored_bytes()?);
@@ -243,8 +253,14 @@ impl Staging {
     /// # Errors
     /// What the operating system says.
     pub fn fsync_all(&self) -> Result<(), StagingError> {
-        let state = self.state.read().unwrap_or_else(PoisonError::into_inner);
-        sync_all(state.as_ref())
+        // Many bytes may have to be written: not under the lock of all.
+        let contents = self
+            .state()
+            .as_ref()
+            .map(State::staged_contents)
+            .unwrap_or_default();
+        sync_contents(&contents)?;
+        sync_names(self.state().as_ref())
     }
 
     /// Drops what is staged and starts over: from the current version, or from the one that is shown as `version`.
@@ -276,7 +292,7 @@ impl Staging {
             let is_pinned = base != current;
             let mut state = self.state_mut();
             if state.is_none() {
-                let fresh = State::over(&self.file, current, false)?;
+                let fresh = State::over(&self.file, current, false, None)?;
                 if let Some(sidecar) = Sidecar::take(&self.path)? {
                     sidecar.remove_all()?;
                 }
@@ -309,6 +325,18 @@ impl Staging {
         Ok(replaced)
     }
 
+    /// Every node of a tree before and of the one now.
+    fn nodes_of(&self, before: &Tree) -> Vec<NodeId> {
+        let mut nodes: Vec<NodeId> = before.objects().into_values().collect();
+        nodes.push(NodeId::ROOT);
+        if let Some(state) = &*self.state() {
+            nodes.extend(state.tree.objects().into_values());
+        }
+        nodes.sort_unstable();
+        nodes.dedup();
+        nodes
+    }
+
     fn tell(&self, replaced: &[NodeId]) {
         if let Some(on_replaced) = self.on_replaced.get() {
             on_replaced(replaced);
@@ -337,7 +365,12 @@ impl Staging {
                 Some(state) => state.kept.is_none() && self.path.symlink_metadata().is_ok(),
             };
             if must_load {
-                *state = Some(State::load(&self.file, &self.path)?);
+                let loaded = State::load(&self.file, &self.path, state.as_ref())?;
+                let old = state.replace(loaded);
+                drop(state);
+                if let Some(old) = old {
+                    self.tell(&self.nodes_of(&old.tree));
+                }
                 return Ok(());
             }
             let snapshot = self.file.look();
@@ -437,15 +470,21 @@ impl Staging {
 }
 
 fn sync_all(state: Option<&State>) -> Result<(), StagingError> {
-    let Some(state) = state else {
-        return Ok(());
-    };
-    for content in state.staged_contents() {
+    sync_contents(&state.map(State::staged_contents).unwrap_or_default())?;
+    sync_names(state)
+}
+
+fn sync_contents(contents: &[Arc<Content>]) -> Result<(), StagingError> {
+    for content in contents {
         if let Some(overlay) = &content.read().overlay {
             overlay.sync()?;
         }
     }
-    if let Some(kept) = &state.kept {
+    Ok(())
+}
+
+fn sync_names(state: Option<&State>) -> Result<(), StagingError> {
+    if let Some(kept) = state.and_then(|state| state.kept.as_ref()) {
         kept.log.sync()?;
         kept.sidecar.sync()?;
     }

@@ -23,6 +23,7 @@ use rustix::io::Errno;
 
 use super::StagingError;
 use super::block_set::{BlockSet, PAGE_BYTES};
+use super::open_files::{OverlayFile, Part};
 use super::sidecar::Sidecar;
 use crate::store::StoreError;
 
@@ -51,8 +52,8 @@ pub(super) trait BaseBytes {
 pub(super) struct Overlay {
     sidecar: Arc<Sidecar>,
     number: u64,
-    data: File,
-    blocks: File,
+    data: OverlayFile,
+    blocks: OverlayFile,
     set: BlockSet,
     base_limit: u64,
     len_bytes: u64,
@@ -75,11 +76,11 @@ impl Drop for Overlay {
 }
 
 pub(super) fn data_name(number: u64) -> String {
-    format!("{number}.data")
+    Part::Data.name(number)
 }
 
 pub(super) fn blocks_name(number: u64) -> String {
-    format!("{number}.blocks")
+    Part::Blocks.name(number)
 }
 
 /// The number of the overlay that a file belongs to.
@@ -100,8 +101,8 @@ impl Overlay {
         number: u64,
         len_bytes: u64,
     ) -> Result<Self, StagingError> {
-        let data = sidecar.create(&data_name(number))?;
-        let blocks = match sidecar.create(&blocks_name(number)) {
+        let data = OverlayFile::create(sidecar, number, Part::Data)?;
+        let blocks = match OverlayFile::create(sidecar, number, Part::Blocks) {
             Ok(blocks) => blocks,
             Err(error) => {
                 sidecar.remove(&data_name(number))?;
@@ -121,9 +122,9 @@ impl Overlay {
         };
         // Dropped on failure, which removes both.
         overlay.check_len(len_bytes)?;
-        overlay.blocks_done(overlay.blocks.write_all_at(&MAGIC, 0))?;
+        overlay.blocks_done(overlay.blocks.get()?.write_all_at(&MAGIC, 0))?;
         overlay.store_limit(len_bytes)?;
-        overlay.data_done(overlay.data.set_len(len_bytes))?;
+        overlay.set_len_bytes(len_bytes)?;
         let mut overlay = overlay;
         overlay.is_discarded = false;
         Ok(overlay)
@@ -134,9 +135,10 @@ impl Overlay {
     /// # Errors
     /// What the operating system says; [`StagingError::SidecarForeign`] where the files are not those of an overlay.
     pub(super) fn open(sidecar: &Arc<Sidecar>, number: u64) -> Result<Self, StagingError> {
-        let data = sidecar.open(&data_name(number))?;
-        let blocks = sidecar.open(&blocks_name(number))?;
+        let data = OverlayFile::of(sidecar, number, Part::Data);
+        let blocks = OverlayFile::of(sidecar, number, Part::Blocks);
         let metadata = data
+            .get()?
             .metadata()
             .map_err(|error| sidecar.failed(&data_name(number), error))?;
         let mut overlay = Self {
@@ -158,7 +160,8 @@ impl Overlay {
 
     fn load_blocks(&mut self) -> Result<(), StagingError> {
         let mut head = [0; 16];
-        let read = self.blocks.read_exact_at(&mut head, 0);
+        let blocks = self.blocks.get()?;
+        let read = blocks.read_exact_at(&mut head, 0);
         let is_cut = matches!(&read, Err(error) if error.kind() == io::ErrorKind::UnexpectedEof);
         if is_cut || (read.is_ok() && head[..8] != MAGIC) {
             return Err(StagingError::SidecarForeign {
@@ -170,7 +173,7 @@ impl Overlay {
         let (_, limit) = head.split_at(8);
         self.base_limit = u64::from_le_bytes(*limit.first_chunk().expect("half of 16 bytes"));
         let len_bytes = self
-            .blocks_done(self.blocks.metadata())?
+            .blocks_done(blocks.metadata())?
             .len()
             .saturating_sub(BITS_OFFSET);
         let mut at = 0;
@@ -181,9 +184,7 @@ impl Overlay {
             let mut bytes = [0; PAGE_BYTES];
             let count = usize::try_from((len_bytes - start).min(PAGE_BYTES as u64))
                 .expect("at most a page");
-            let read = self
-                .blocks
-                .read_exact_at(&mut bytes[..count], BITS_OFFSET + start);
+            let read = blocks.read_exact_at(&mut bytes[..count], BITS_OFFSET + start);
             self.blocks_done(read)?;
             self.set.load_page(page, &bytes);
             at = start + PAGE_BYTES as u64;
@@ -202,7 +203,10 @@ impl Overlay {
         if at >= len_bytes {
             return Ok(None);
         }
-        match rustix::fs::seek(&self.blocks, rustix::fs::SeekFrom::Data(BITS_OFFSET + at)) {
+        match rustix::fs::seek(
+            self.blocks.get()?,
+            rustix::fs::SeekFrom::Data(BITS_OFFSET + at),
+        ) {
             Ok(found) => Ok(Some((found.max(BITS_OFFSET + at)) - BITS_OFFSET)),
             Err(Errno::NXIO) => Ok(None),
             Err(Errno::INVAL | Errno::OPNOTSUPP) => Ok(Some(at)),
@@ -215,9 +219,15 @@ impl Overlay {
         self.number
     }
 
-    /// Removes its files when it is dropped.
+    /// Removes its files when it is dropped. Until then it can do without their names, which may go with the sidecar.
     pub(super) fn discard(&mut self) {
         self.is_discarded = true;
+        for file in [&mut self.data, &mut self.blocks] {
+            if let Err(error) = file.pin() {
+                // Whoever has it open is told when he reads.
+                log::warn!("{error}");
+            }
+        }
     }
 
     /// Length of the staged dataset.
@@ -238,7 +248,7 @@ impl Overlay {
     /// Bytes that it takes in the sidecar.
     pub(super) fn stored_bytes(&self) -> Result<u64, StagingError> {
         Ok(self
-            .data_done(self.data.metadata())?
+            .data_done(self.data.get()?.metadata())?
             .blocks()
             .saturating_mul(512))
     }
@@ -269,7 +279,7 @@ impl Overlay {
             let run = usize::try_from(run).unwrap_or(usize::MAX).min(rest.len());
             let (piece, behind) = rest.split_at_mut(run);
             if is_set {
-                self.data_done(self.data.read_exact_at(piece, at))?;
+                self.data_done(self.data.get()?.read_exact_at(piece, at))?;
             } else {
                 self.read_clean(base, at, piece)?;
             }
@@ -322,7 +332,7 @@ impl Overlay {
         let tail = self.clean_part(base, end..tail_end)?;
         let start = offset - head.len() as u64;
         let old_len_bytes = self.len_bytes;
-        let (written, error) = write_all_vectored(&self.data, [&head, bytes, &tail], start);
+        let (written, error) = write_all_vectored(&*self.data.get()?, [&head, bytes, &tail], start);
         let accepted_end = if error.is_none() {
             end
         } else {
@@ -339,17 +349,17 @@ impl Overlay {
         if let Some(error) = error
             && accepted_end <= offset
         {
-            self.restore_len(old_len_bytes)?;
+            self.set_len_bytes(old_len_bytes)?;
             return Err(self.sidecar.failed(&data_name(self.number), error));
         }
         let staged = self.mark(start / BLOCK_BYTES..accepted_end.div_ceil(BLOCK_BYTES));
         if let Err(error) = staged {
-            self.restore_len(old_len_bytes)?;
+            self.set_len_bytes(old_len_bytes)?;
             return Err(error);
         }
         self.len_bytes = old_len_bytes.max(accepted_end);
         if accepted_end < end {
-            self.restore_len(self.len_bytes)?;
+            self.set_len_bytes(self.len_bytes)?;
         }
         self.modified = SystemTime::now();
         Ok(usize::try_from(accepted_end - offset).expect("no more than was given"))
@@ -372,7 +382,7 @@ impl Overlay {
     /// What the operating system says.
     pub(super) fn truncate(&mut self, len_bytes: u64) -> Result<(), StagingError> {
         self.check_len(len_bytes)?;
-        self.data_done(self.data.set_len(len_bytes))?;
+        self.set_len_bytes(len_bytes)?;
         let shrinks = len_bytes < self.len_bytes;
         self.len_bytes = len_bytes;
         self.modified = SystemTime::now();
@@ -402,14 +412,15 @@ impl Overlay {
         } else {
             FallocateFlags::empty()
         };
-        let done = rustix::fs::fallocate(&self.data, flags, range.start, range.end - range.start);
+        let data = self.data.get()?;
+        let done = rustix::fs::fallocate(&*data, flags, range.start, range.end - range.start);
         match done {
             Ok(()) => {}
             Err(Errno::OPNOTSUPP) if keep_size => {}
             Err(Errno::OPNOTSUPP) if range.end <= self.len_bytes => {}
-            Err(Errno::OPNOTSUPP) => self.data_done(self.data.set_len(range.end))?,
+            Err(Errno::OPNOTSUPP) => self.set_len_bytes(range.end)?,
             Err(error) => {
-                self.restore_len(self.len_bytes)?;
+                self.set_len_bytes(self.len_bytes)?;
                 return Err(self.sidecar.failed(&data_name(self.number), error));
             }
         }
@@ -450,7 +461,7 @@ impl Overlay {
         let seen = self.base_limit.div_ceil(BLOCK_BYTES).clamp(first, last);
         let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
         let (start, len_bytes) = (first * BLOCK_BYTES, (last - first) * BLOCK_BYTES);
-        match rustix::fs::fallocate(&self.data, flags, start, len_bytes) {
+        match rustix::fs::fallocate(&*self.data.get()?, flags, start, len_bytes) {
             Ok(()) => self.mark(first..seen)?,
             Err(Errno::OPNOTSUPP) => {
                 self.write_zeros(base, start..(seen * BLOCK_BYTES).min(self.len_bytes))?;
@@ -540,8 +551,8 @@ impl Overlay {
     /// # Errors
     /// What the operating system says.
     pub(super) fn sync(&self) -> Result<(), StagingError> {
-        self.data_done(self.data.sync_data())?;
-        self.blocks_done(self.blocks.sync_data())
+        self.data_done(self.data.get()?.sync_data())?;
+        self.blocks_done(self.blocks.get()?.sync_data())
     }
 
     /// Says that `blocks` are staged.
@@ -574,15 +585,16 @@ impl Overlay {
 
     fn store_bits(&self, blocks: &Range<u64>) -> Result<(), StagingError> {
         let (first, bytes) = self.set.bytes_of(blocks);
-        self.blocks_done(self.blocks.write_all_at(&bytes, BITS_OFFSET + first))
+        self.blocks_done(self.blocks.get()?.write_all_at(&bytes, BITS_OFFSET + first))
     }
 
     fn store_limit(&self, limit: u64) -> Result<(), StagingError> {
-        self.blocks_done(self.blocks.write_all_at(&limit.to_le_bytes(), 8))
+        self.blocks_done(self.blocks.get()?.write_all_at(&limit.to_le_bytes(), 8))
     }
 
-    fn restore_len(&self, len_bytes: u64) -> Result<(), StagingError> {
-        self.data_done(self.data.set_len(len_bytes))
+    /// Sets the length of `N.data`.
+    fn set_len_bytes(&self, len_bytes: u64) -> Result<(), StagingError> {
+        self.data_done(self.data.get()?.set_len(len_bytes))
     }
 
     fn check_len(&self, len_bytes: u64) -> Result<(), StagingError> {

@@ -14,6 +14,7 @@ use rustix::fs::{AtFlags, Dir, FlockOperation, Mode, OFlags};
 use rustix::io::Errno;
 
 use super::StagingError;
+use super::open_files::OpenFiles;
 
 const LOCK: &str = "lock";
 /// The lock can be removed by its holder between opening and locking it; more often than that in a row is no accident.
@@ -26,6 +27,7 @@ pub(super) struct Sidecar {
     directory: OwnedFd,
     /// Locked as long as it is open.
     _lock: File,
+    open_files: OpenFiles,
 }
 
 /// Where the staged state of `file` is kept.
@@ -51,6 +53,7 @@ impl Sidecar {
                     path: path.to_owned(),
                     directory,
                     _lock: lock,
+                    open_files: OpenFiles::new(),
                 })));
             }
         }
@@ -63,12 +66,21 @@ impl Sidecar {
     /// As for [`Sidecar::take`].
     pub(super) fn make(path: &Path) -> Result<Arc<Self>, StagingError> {
         for _ in 0..LOCK_TRIES {
-            match rustix::fs::mkdir(path, Mode::RWXU) {
-                Ok(()) | Err(Errno::EXIST) => {}
+            let is_new = match rustix::fs::mkdir(path, Mode::RWXU) {
+                Ok(()) => true,
+                Err(Errno::EXIST) => false,
                 Err(error) => return Err(failed(path, error)),
-            }
-            if let Some(sidecar) = Self::take(path)? {
-                return Ok(sidecar);
+            };
+            match Self::take(path) {
+                Ok(Some(sidecar)) => return Ok(sidecar),
+                Ok(None) => {}
+                Err(error) => {
+                    if is_new {
+                        // Empty, it would only be in the way; if somebody else has it by now, it is not.
+                        let _ = rustix::fs::rmdir(path);
+                    }
+                    return Err(error);
+                }
             }
         }
         Err(held(path, None))
@@ -77,6 +89,11 @@ impl Sidecar {
     /// Where it is.
     pub(super) fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// Those files of overlays that are open.
+    pub(super) fn open_files(&self) -> &OpenFiles {
+        &self.open_files
     }
 
     /// Opens a file of it for reading and writing.

@@ -81,15 +81,16 @@ pub(super) fn current(snapshot: &Snapshot) -> Option<VersionKey> {
 }
 
 impl State {
-    /// Nothing staged over a version.
+    /// Nothing staged over a version. What `old` has at the same path keeps its number.
     pub(super) fn over(
         file: &Arc<VersionedFile>,
         base: Option<VersionKey>,
         is_pinned: bool,
+        old: Option<&Tree>,
     ) -> Result<Self, StagingError> {
         let (tree, identity) = base_tree(file, base.as_ref())?;
         Ok(Self {
-            tree: Tree::of_base(tree.as_deref(), None),
+            tree: Tree::of_base(tree.as_deref(), old),
             base,
             is_pinned,
             is_base_gone: false,
@@ -102,9 +103,30 @@ impl State {
         })
     }
 
-    /// What is staged in the sidecar at `path`, or nothing over the current version.
-    pub(super) fn load(file: &Arc<VersionedFile>, path: &Path) -> Result<Self, StagingError> {
-        let fresh = || Self::over(file, current(&file.look()), false);
+    /// What is staged in the sidecar at `path`, or nothing over the current version. It takes the place of `old`, which has no sidecar:
+    /// numbers stay, and open files go on.
+    ///
+    /// # Errors
+    /// [`StagingError::Held`], or what is wrong with the sidecar.
+    pub(super) fn load(
+        file: &Arc<VersionedFile>,
+        path: &Path,
+        old: Option<&Self>,
+    ) -> Result<Self, StagingError> {
+        let mut state = Self::load_over(file, path, old.map(|old| &old.tree))?;
+        if let Some(old) = old {
+            let slots = std::mem::take(&mut *old.contents());
+            state.adopt(slots, &old.tree);
+        }
+        Ok(state)
+    }
+
+    fn load_over(
+        file: &Arc<VersionedFile>,
+        path: &Path,
+        old: Option<&Tree>,
+    ) -> Result<Self, StagingError> {
+        let fresh = || Self::over(file, current(&file.look()), false, old);
         let Some(sidecar) = Sidecar::take(path)? else {
             return fresh();
         };
@@ -123,7 +145,7 @@ impl State {
                 } else {
                     current(&snapshot)
                 };
-                let mut state = Self::over(file, base, is_pinned)?;
+                let mut state = Self::over(file, base, is_pinned, old)?;
                 if is_pinned {
                     let log = Log::begin(&sidecar, &state.begin_record())?;
                     remove_overlays(&sidecar, |_| false)?;
@@ -135,7 +157,7 @@ impl State {
                 return Ok(state);
             }
         }
-        Self::replay(file, Kept { sidecar, log }, &begin, &records)
+        Self::replay(file, Kept { sidecar, log }, &begin, &records, old)
     }
 
     fn replay(
@@ -143,11 +165,12 @@ impl State {
         kept: Kept,
         begin: &Begin,
         records: &[Record],
+        old: Option<&Tree>,
     ) -> Result<Self, StagingError> {
         let base = begin.base.as_ref().map(VersionKey::from);
-        let mut state = match Self::over(file, base.clone(), begin.pinned) {
+        let mut state = match Self::over(file, base.clone(), begin.pinned, old) {
             Err(StagingError::Store(StoreError::VersionGone { .. })) => {
-                let mut state = Self::over(file, None, begin.pinned)?;
+                let mut state = Self::over(file, None, begin.pinned, old)?;
                 state.base = base;
                 state.is_base_gone = true;
                 state.kept = Some(kept);
@@ -392,33 +415,7 @@ impl State {
         self.is_base_gone = false;
         *self.not_followed() = None;
         let slots = std::mem::take(&mut *self.contents());
-        for (id, slot) in slots {
-            let Some(content) = slot.weak.upgrade() else {
-                continue;
-            };
-            let mut body = content.write();
-            if let Some(overlay) = &mut body.overlay {
-                overlay.discard();
-            }
-            match self.tree.node(id) {
-                Ok(node) if node.dataset().is_some() => {
-                    body.base = Base::new(&self.file, self.place_of(node.origin.as_ref()));
-                    body.overlay = None;
-                }
-                // As if it had been removed.
-                _ => {
-                    if let Ok(node) = old_tree.node(id) {
-                        self.tree.keep_removed(id, node.clone());
-                    }
-                }
-            }
-            drop(body);
-            let slot = Slot {
-                weak: Arc::downgrade(&content),
-                staged: None,
-            };
-            self.contents().insert(id, slot);
-        }
+        self.adopt(slots, &old_tree);
         if !is_pinned
             && let Some(kept) = self.kept.take()
             && let Err(error) = kept.sidecar.remove_all()
@@ -426,6 +423,41 @@ impl State {
             log::warn!("{error}");
         }
         Ok(())
+    }
+
+    /// Lets the datasets that were open in an earlier state go on in this one: with what is staged of them here, or as if they had been
+    /// removed.
+    fn adopt(&mut self, slots: HashMap<NodeId, Slot>, old_tree: &Tree) {
+        for (id, slot) in slots {
+            let Some(content) = slot.weak.upgrade() else {
+                continue;
+            };
+            let loaded = self.contents().remove(&id).and_then(|slot| slot.staged);
+            let mut body = content.write();
+            if let Some(overlay) = &mut body.overlay {
+                overlay.discard();
+            }
+            match self.tree.node(id) {
+                Ok(node) if node.dataset().is_some() => {
+                    body.base = Base::new(&self.file, self.place_of(node.origin.as_ref()));
+                    body.overlay = loaded
+                        .as_ref()
+                        .and_then(|loaded| loaded.write().overlay.take());
+                }
+                _ => {
+                    if let Ok(node) = old_tree.node(id) {
+                        self.tree.keep_removed(id, node.clone());
+                    }
+                }
+            }
+            let is_staged = loaded.is_some();
+            drop(body);
+            let slot = Slot {
+                weak: Arc::downgrade(&content),
+                staged: is_staged.then_some(content),
+            };
+            self.contents().insert(id, slot);
+        }
     }
 
     /// Whether the tree differs from the base, so that the file's state `now` is not followed. Cheap when it is asked again.

@@ -218,6 +218,35 @@ fn a_second_holder_is_refused_and_told_who_the_first_is() {
 }
 
 #[test]
+fn open_files_go_on_with_what_another_holder_left() {
+    let set = Set::new();
+    let mine = set.staging();
+    let before = ["x", "s", "grp/y"].map(|path| find(&mine, path).unwrap());
+    let edited = mine.open(before[0], true, false).unwrap();
+    let removed = mine.open(before[1], false, false).unwrap();
+    let other = set.staging();
+    write(&other, "x", 0, &[9; 8]);
+    rename(&other, "x", "z", RenameMode::Replace).unwrap();
+    other.unlink(NodeId::ROOT, b"s").unwrap();
+    create(&other, "new", b"new");
+    other.close().unwrap();
+    drop(other);
+
+    // Numbers that were told stay with their objects, and none is given again.
+    assert_eq!(find(&mine, "z").unwrap(), before[0]);
+    assert_eq!(find(&mine, "grp/y").unwrap(), before[2]);
+    assert!(!before.contains(&find(&mine, "new").unwrap()));
+    assert_eq!(read_file(&mine, &edited)[..8], [9; 8]);
+    assert_eq!(read_file(&mine, &removed), b"one\ntwo\n");
+    assert_eq!(mine.write_at(&edited, 8, &[7; 8]).unwrap(), 8);
+    let expected = [[9; 8], [7; 8]].concat();
+    assert_eq!(read(&mine, "z")[..16], expected);
+    drop((edited, removed));
+    drop(mine);
+    assert_eq!(read(&set.staging(), "z")[..16], expected);
+}
+
+#[test]
 fn a_holder_that_is_about_to_end_is_waited_for() {
     let set = Set::new();
     let (first, second) = (set.staging(), set.staging());
@@ -311,6 +340,30 @@ fn an_open_file_outlives_its_name() {
     drop((open, x));
     let left: Vec<_> = std::fs::read_dir(set.sidecar()).unwrap().collect();
     assert_eq!(left.len(), 2, "{left:?}");
+}
+
+#[test]
+fn what_was_removed_can_be_asked_for_after_a_commit() {
+    let set = Set::new();
+    let staging = set.staging();
+    let ids = ["x", "s", "grp/y"].map(|path| find(&staging, path).unwrap());
+    let open = ids.map(|id| staging.open(id, true, false).unwrap());
+    let before = ids.map(|id| staging.stat(id).unwrap().size_bytes);
+    assert_eq!(staging.write_at(&open[0], 0, &[1; 8]).unwrap(), 8);
+    staging.unlink(NodeId::ROOT, b"x").unwrap();
+    staging.unlink(NodeId::ROOT, b"s").unwrap();
+    staging
+        .unlink(staging.parent(ids[2]).unwrap(), b"y")
+        .unwrap();
+    staging.commit(&request("r3")).unwrap();
+    assert_eq!(ids.map(|id| staging.stat(id).unwrap().size_bytes), before);
+    for id in ids {
+        assert!(staging.attributes(id).unwrap().attributes.is_empty());
+    }
+    assert_eq!(read_file(&staging, &open[0])[..8], [1; 8]);
+    assert_eq!(read_file(&staging, &open[1]), b"one\ntwo\n");
+    assert_eq!(staging.write_at(&open[2], 96, &[2; 4]).unwrap(), 4);
+    assert_eq!(staging.stat(ids[2]).unwrap().size_bytes, 100);
 }
 
 #[test]
@@ -520,6 +573,29 @@ fn a_commit_makes_the_version_and_starts_over() {
              assert (v['r4']['x'][:] == old[:10]).all()\n    \
              assert f['_version_data/versions'].attrs['current_version'] == 'r4'\n",
     );
+}
+
+#[test]
+fn groups_and_datasets_take_each_others_paths() {
+    let set = Set::new();
+    let staging = set.staging();
+    let group = find(&staging, "grp").unwrap();
+    staging.unlink(group, b"y").unwrap();
+    staging.rmdir(NodeId::ROOT, b"grp").unwrap();
+    create(&staging, "grp", b"bytes");
+    staging.unlink(NodeId::ROOT, b"x").unwrap();
+    let group = staging.mkdir(NodeId::ROOT, b"x").unwrap();
+    staging.create(group, b"inner").unwrap();
+    write(&staging, "x/inner", 0, b"more");
+    staging.commit(&request("r3")).unwrap();
+    assert_eq!(read(&staging, "grp"), b"bytes");
+    assert_eq!(read(&staging, "x/inner"), b"more");
+    staging.unlink(group, b"inner").unwrap();
+    staging.rmdir(NodeId::ROOT, b"x").unwrap();
+    create(&staging, "x", &[3; 16]);
+    staging.commit(&request("r4")).unwrap();
+    assert_eq!(read(&staging, "x"), [3; 16]);
+    assert_eq!(attribute(&staging, "x", "h5.dtype").unwrap(), "<f8");
 }
 
 #[test]

@@ -184,7 +184,7 @@ fn a_process_that_ended_while_it_cut_a_file_had_cut_it() {
     let base = Model(vec![1; 10_000]);
     let (_directory, sidecar, overlay) = new_overlay(&base);
     // The first of the steps of a truncation.
-    overlay.data.set_len(5_000).unwrap();
+    overlay.data.get().unwrap().set_len(5_000).unwrap();
     drop(overlay);
     let mut overlay = Overlay::open(&sidecar, 7).unwrap();
     overlay.truncate(6_000).unwrap();
@@ -199,7 +199,12 @@ fn bytes_without_their_bit_are_not_seen() {
     let base = Model(vec![1; 10_000]);
     let (_directory, sidecar, overlay) = new_overlay(&base);
     // The first of the steps of a write.
-    overlay.data.write_all_at(&[9; 8_192], 0).unwrap();
+    overlay
+        .data
+        .get()
+        .unwrap()
+        .write_all_at(&[9; 8_192], 0)
+        .unwrap();
     drop(overlay);
     let mut overlay = Overlay::open(&sidecar, 7).unwrap();
     assert_eq!(all(&overlay, &base), base.0);
@@ -275,7 +280,7 @@ fn a_write_that_fails_leaves_what_was_there() {
         } else {
             &mut overlay.blocks
         };
-        let whole = std::mem::replace(file, broken);
+        file.replace(Some(broken));
         for (offset, len) in [(5_000, 10), (4_096, 4_096), (19_000, 9_000), (30_000, 1)] {
             assert!(
                 overlay.write_at(&base, offset, &vec![9; len]).is_err(),
@@ -283,7 +288,10 @@ fn a_write_that_fails_leaves_what_was_there() {
             );
             if name == blocks_name(7) {
                 // The length is put back too.
-                assert_eq!(overlay.data.metadata().unwrap().len(), 20_000);
+                assert_eq!(
+                    overlay.data.get().unwrap().metadata().unwrap().len(),
+                    20_000
+                );
             }
             assert_eq!(overlay.len_bytes(), 20_000);
             assert_eq!(all(&overlay, &base), expected, "{name} {offset}");
@@ -293,7 +301,7 @@ fn a_write_that_fails_leaves_what_was_there() {
         } else {
             &mut overlay.blocks
         };
-        *file = whole;
+        file.replace(None);
         assert_eq!(all(&Overlay::open(&sidecar, 7).unwrap(), &base), expected);
     }
     overlay.write_at(&base, 5_000, &[9; 10]).unwrap();

@@ -2,6 +2,7 @@
 
 use proptest::prelude::*;
 
+use super::super::change::Change;
 use super::*;
 
 const NAMES: [&str; 4] = ["a", "b", "c", "versions"];

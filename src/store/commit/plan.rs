@@ -15,8 +15,8 @@ use crate::store::dtype::numpy_descr;
 use crate::store::hash_table::HashTable;
 use crate::store::raw_data::RawData;
 use crate::store::{
-    CommitError, Dataset, Snapshot, StagedBytes, StoreError, VersionIndex, VersionedFile,
-    WrittenDataset,
+    ChildKind, CommitError, Dataset, Snapshot, StagedBytes, StoreError, VersionIndex,
+    VersionedFile, WrittenDataset,
 };
 
 /// One written dataset.
@@ -62,7 +62,10 @@ impl Base<'_> {
         let Some(version) = self.version else {
             return Ok(None);
         };
-        if self.snapshot.tree(version)?.child(path).is_none() {
+        // A group may have become a dataset.
+        let tree = self.snapshot.tree(version)?;
+        let child = tree.child(path);
+        if child.is_none_or(|child| matches!(child.kind, ChildKind::Group)) {
             return Ok(None);
         }
         self.file
