@@ -287,6 +287,41 @@ fn rsync_copies_a_version_with_its_attributes() {
     }
 }
 
+/// Onto the next version itself, whose timestamp and parent are not those that come along.
+#[test]
+fn rsync_goes_back_to_a_version_with_its_attributes() {
+    let mut bench = Bench::new();
+    fs::write(bench.path("x"), [0; 8]).unwrap();
+    fs::remove_file(bench.path("text")).unwrap();
+    bench.datasets.remove("text");
+    bench.commit("r1");
+    let mut rsync = Command::new("rsync");
+    rsync
+        .args(["-aXI", "--delete"])
+        .arg(bench.mount.version("r0", "").join(""));
+    run(rsync.arg(bench.path("")));
+    bench.datasets.insert("text".to_owned());
+    bench.commit("r2");
+    for path in ["x", "text", "deep/grid"] {
+        assert_eq!(bench.bytes("r2", path), bench.bytes("r0", path));
+        assert_eq!(bench.facts("r2", path), bench.facts("r0", path));
+    }
+    let timestamp = |version| {
+        let path = bench.mount.version(version, "");
+        let mut value = [0; 64];
+        let count = rustix::fs::getxattr(path, "user.timestamp", &mut value[..]).unwrap();
+        value[..count].to_vec()
+    };
+    assert_ne!(timestamp("r2"), timestamp("r0"));
+    let refused = rustix::fs::setxattr(
+        bench.path(""),
+        "user.timestamp",
+        b"2001-01-01 00:00:00.000000+0000",
+        rustix::fs::XattrFlags::empty(),
+    );
+    assert_eq!(refused, Err(rustix::io::Errno::PERM));
+}
+
 #[test]
 fn sed_edits_text() {
     let mut bench = Bench::new();

@@ -11,7 +11,7 @@ use crate::store::description::{
     DescriptionError, default_chunk_shape, parse_chunk_shape, parse_datatype, parse_fill_value,
     parse_filters, parse_shape,
 };
-use crate::store::{AttributeText, Description, Structure, zero_text};
+use crate::store::{AttributeText, Description, Structure, time, zero_text};
 
 /// The longest name, without its namespace.
 const NAME_MAX_BYTES: usize = 250;
@@ -170,6 +170,9 @@ impl Staging {
             }
             return self.describe(node, field, name, value);
         }
+        if node == NodeId::ROOT && self.is_of_a_version(name, value) {
+            return Ok(());
+        }
         let _gate = self.pass();
         self.change_state(|state| {
             self.check_attribute(state, node, name, mode)?;
@@ -204,6 +207,21 @@ impl Staging {
             }
             self.store_attribute(state, node, name, None)
         })
+    }
+
+    /// Whether this is what the directory of a version says of that version: programs that copy such a directory with its attributes bring
+    /// it along. It says nothing of the next version.
+    fn is_of_a_version(&self, name: &[u8], value: &[u8]) -> bool {
+        let snapshot = self.file.look();
+        let mut versions = snapshot.history().iter().map(|(_, version)| version);
+        match name {
+            b"timestamp" => {
+                let time = str::from_utf8(value).ok().and_then(time::parse_stored);
+                time.is_some() && versions.any(|version| version.timestamp == time)
+            }
+            b"prev_version" => versions.any(|version| *version.key.name == *value),
+            _ => false,
+        }
     }
 
     fn check_attribute(
