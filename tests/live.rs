@@ -765,6 +765,8 @@ with h5py.File({path}, 'r+') as file:
     ));
     let old = python.contents(&file, "r0");
     let mount = Mount::new(&file, &[]);
+    // What the versions share must be known before Python opens the file: reading that ahead may be late on a busy machine.
+    fs::metadata(versions(&mount).join("r0/old")).unwrap();
     python.run(&format!(
         "
 file = h5py.File({path}, 'r+')
