@@ -3,7 +3,7 @@
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::UNIX_EPOCH;
 
 use super::inode::{InodeTable, Node};
 use super::{Attr, FsError, FsStat, Ino, Kind, Stale, VersionedFile, directory, version_index};
@@ -33,22 +33,28 @@ pub(crate) fn of_node(
     };
     let newest = || history.current().map(|index| history.version(index));
     match node {
-        Node::Root | Node::Versions | Node::At => attr.mtime = newest().map_or(UNIX_EPOCH, time_of),
+        Node::Root | Node::Versions | Node::At => {
+            attr.mtime = newest().map_or(UNIX_EPOCH, Version::system_time)
+        }
         Node::Current { .. } | Node::Time(_) => {
             attr.size_bytes = directory::link_target(snapshot, node)?.len() as u64;
-            attr.mtime = time_of(history.version(directory::linked_version(snapshot, node)?));
+            attr.mtime = history
+                .version(directory::linked_version(snapshot, node)?)
+                .system_time();
         }
         // Those of `staging/` are no part of a state of the file.
         Node::Retired(_) | Node::StagedGroup(_) | Node::StagedFile(_) | Node::Control(_) => {
             return Err(FsError::Stale);
         }
         Node::Group { version, .. } => {
-            attr.mtime = time_of(history.version(version_index(snapshot, version)?));
+            attr.mtime = history
+                .version(version_index(snapshot, version)?)
+                .system_time();
         }
         Node::Dataset { origin, path } => {
             let origin = version_index(snapshot, origin)?;
             let dataset = file.dataset_in(snapshot, origin, path)?;
-            attr.mtime = time_of(history.version(origin));
+            attr.mtime = history.version(origin).system_time();
             attr.size_bytes = dataset.len_bytes()?;
             attr.blocks = dataset.stored_bytes()?.div_ceil(512);
             let sharing = snapshot.sharing()?;
@@ -174,22 +180,6 @@ fn permissions(kind: Kind, file_mode: u32) -> u16 {
         Kind::Symlink => 0o777,
     };
     u16::try_from(bits).expect("nine bits")
-}
-
-fn time_of(version: &Version) -> SystemTime {
-    let Some(time) = version.timestamp else {
-        return UNIX_EPOCH;
-    };
-    let distance = Duration::new(time.timestamp().unsigned_abs(), 0);
-    let nanoseconds = Duration::from_nanos(u64::from(time.timestamp_subsec_nanos()));
-    let whole = if time.timestamp() < 0 {
-        UNIX_EPOCH.checked_sub(distance)
-    } else {
-        UNIX_EPOCH.checked_add(distance)
-    };
-    whole
-        .and_then(|whole| whole.checked_add(nanoseconds))
-        .unwrap_or(UNIX_EPOCH)
 }
 
 #[cfg(test)]

@@ -11,7 +11,7 @@ use crate::store::description::{
     DescriptionError, default_chunk_shape, parse_chunk_shape, parse_datatype, parse_fill_value,
     parse_filters, parse_shape,
 };
-use crate::store::{AttributeText, Description, Structure, time, zero_text};
+use crate::store::{AttributeText, Description, Structure, filter_specs, time, zero_text};
 
 /// The longest name, without its namespace.
 const NAME_MAX_BYTES: usize = 250;
@@ -456,16 +456,9 @@ impl Staging {
         if description.fill_value.is_none() && !has_own_type {
             description.fill_value = Some(base.fill_value_text()?);
         }
-        description.filters.get_or_insert_with(|| {
-            let filters = base.filters.iter();
-            filters
-                .map(|filter| crate::codec::FilterSpec {
-                    id: filter.id,
-                    flags: filter.flags,
-                    parameters: filter.parameters.clone(),
-                })
-                .collect()
-        });
+        description
+            .filters
+            .get_or_insert_with(|| filter_specs(&base.filters));
         Ok(description)
     }
 

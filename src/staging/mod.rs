@@ -32,7 +32,7 @@ use std::sync::{
     Arc, Mutex, OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard, TryLockError,
 };
 use std::thread;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, UNIX_EPOCH};
 
 use content::Content;
 pub use error::StagingError;
@@ -45,7 +45,7 @@ pub use types::{
     StagedKind, StagedStat,
 };
 
-use crate::store::{Dataset, Snapshot, Version, VersionIndex, VersionedFile};
+use crate::store::{Dataset, Snapshot, VersionIndex, VersionedFile};
 
 /// How long a mount waits for an earlier one that still has what is staged, and how often it tries.
 const HOLDER_PATIENCE: Duration = Duration::from_secs(1);
@@ -219,13 +219,13 @@ impl Staging {
                     Ok((
                         dataset.len_bytes()?,
                         dataset.stored_bytes()?,
-                        time_of(snapshot.history().version(origin)),
+                        snapshot.history().version(origin).system_time(),
                         content::Form::of(&dataset) != content::Form::Json,
                     ))
                 })?
             }
             _ => self.ask_base(state, |snapshot, index| {
-                Ok((0, 0, time_of(snapshot.history().version(index)), true))
+                Ok((0, 0, snapshot.history().version(index).system_time(), true))
             })?,
         };
         if let Some((size_bytes, stored_bytes, modified, writable)) = of_base {
@@ -489,20 +489,4 @@ fn sync_names(state: Option<&State>) -> Result<(), StagingError> {
         kept.sidecar.sync()?;
     }
     Ok(())
-}
-
-fn time_of(version: &Version) -> SystemTime {
-    let Some(time) = version.timestamp else {
-        return UNIX_EPOCH;
-    };
-    let nanoseconds = Duration::from_nanos(u64::from(time.timestamp_subsec_nanos()));
-    let seconds = Duration::from_secs(time.timestamp().unsigned_abs());
-    let whole = if time.timestamp() < 0 {
-        UNIX_EPOCH.checked_sub(seconds)
-    } else {
-        UNIX_EPOCH.checked_add(seconds)
-    };
-    whole
-        .and_then(|whole| whole.checked_add(nanoseconds))
-        .unwrap_or(UNIX_EPOCH)
 }

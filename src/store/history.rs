@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use chrono::{DateTime, Utc};
 
@@ -41,6 +42,14 @@ pub struct Version {
     pub group: Address,
     /// The nearest finished version that it was made from.
     pub parent: Option<VersionIndex>,
+}
+
+impl Version {
+    /// The timestamp as files have times; the epoch where there is none.
+    #[must_use]
+    pub fn system_time(&self) -> SystemTime {
+        self.timestamp.map_or(UNIX_EPOCH, SystemTime::from)
+    }
 }
 
 /// All finished versions of a file.

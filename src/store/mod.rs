@@ -53,6 +53,7 @@ pub use new_version::{
     AttributeChange, CommitFailure, CommitReport, Description, NewContent, NewObject, NewVersion,
     StagedBytes, StagedReadError, WrittenDataset,
 };
+pub(crate) use raw_data::filter_specs;
 pub use sharing::{Class, ClassId, Sharing};
 pub use snapshot::Snapshot;
 pub use structure::{Structure, spaced_json, zero_text};

@@ -13,7 +13,9 @@ use super::file_state::{FileState, Kept};
 use super::hash_table::HashTable;
 use super::region::ChunkGrid;
 use crate::codec::{CodecError, FilterSpec, Pipeline, Scratch};
-use crate::h5::{self, ChunkTable, DatasetHeader, Dataspace, Layout, ObjectHeader, StoredChunk};
+use crate::h5::{
+    self, ChunkTable, DatasetHeader, Dataspace, Filter, Layout, ObjectHeader, StoredChunk,
+};
 use crate::source::Source;
 
 /// A chunk that the whole file could not fill even if it were compressed a thousandfold is damage, not data; below this size
@@ -63,6 +65,18 @@ pub(crate) enum Proof {
     Hash,
 }
 
+/// The filters of a dataset's header, for a pipeline.
+pub(crate) fn filter_specs(filters: &[Filter]) -> Vec<FilterSpec> {
+    filters
+        .iter()
+        .map(|filter| FilterSpec {
+            id: filter.id,
+            flags: filter.flags,
+            parameters: filter.parameters.clone(),
+        })
+        .collect()
+}
+
 impl RawData {
     /// Reads the header of `/_version_data/PATH/raw_data`, but not yet where its chunks are, nor the hash table of this state.
     ///
@@ -108,15 +122,7 @@ impl RawData {
             .and_then(|bytes| usize::try_from(bytes).ok())
             .filter(|&bytes| bytes > 0)
             .ok_or_else(|| inconsistent("its chunks are of a size that the file cannot hold"))?;
-        let filters: Vec<FilterSpec> = header
-            .filters
-            .iter()
-            .map(|filter| FilterSpec {
-                id: filter.id,
-                flags: filter.flags,
-                parameters: filter.parameters.clone(),
-            })
-            .collect();
+        let filters = filter_specs(&header.filters);
         let pipeline = Pipeline::new(&filters, header.datatype.size, chunk_bytes);
         Ok(Self {
             path: path.clone(),

@@ -2,15 +2,22 @@
 
 use chrono::{DateTime, FixedOffset, NaiveDate, NaiveTime, TimeDelta, TimeZone, Utc};
 
-/// How versioned-hdf5 writes a version's timestamp.
-const STORED_FORMAT: &str = "%Y-%m-%d %H:%M:%S%.f%z";
+/// How versioned-hdf5 writes a version's timestamp, and what is read of others: any number of decimals.
+const STORED_FORMAT: &str = "%Y-%m-%d %H:%M:%S%.6f%z";
+const READ_FORMAT: &str = "%Y-%m-%d %H:%M:%S%.f%z";
 
 /// A timestamp as the format stores it: `2020-06-29 23:58:21.116470+0000`. `None` for anything else.
 #[must_use]
 pub fn parse_stored(text: &str) -> Option<DateTime<Utc>> {
-    DateTime::parse_from_str(text.trim_end_matches('\0'), STORED_FORMAT)
+    DateTime::parse_from_str(text.trim_end_matches('\0'), READ_FORMAT)
         .ok()
         .map(|time| time.with_timezone(&Utc))
+}
+
+/// A time in the form in which the format stores it.
+#[must_use]
+pub fn stored(time: DateTime<Utc>) -> String {
+    time.format(STORED_FORMAT).to_string()
 }
 
 /// A time as `ls at` shows it: `2020-06-29T23:58:21.116470Z`.

@@ -13,7 +13,7 @@ use crate::store::description::{
 };
 use crate::store::dtype::numpy_descr;
 use crate::store::hash_table::HashTable;
-use crate::store::raw_data::RawData;
+use crate::store::raw_data::{RawData, filter_specs};
 use crate::store::{
     ChildKind, CommitError, Dataset, Snapshot, StagedBytes, StoreError, VersionIndex,
     VersionedFile, WrittenDataset,
@@ -416,17 +416,7 @@ fn settle_filters(
     let Some(stored) = stored else {
         return Ok(said.unwrap_or_default());
     };
-    let there: Vec<FilterSpec> = stored
-        .raw_data
-        .header
-        .filters
-        .iter()
-        .map(|filter| FilterSpec {
-            id: filter.id,
-            flags: filter.flags,
-            parameters: filter.parameters.clone(),
-        })
-        .collect();
+    let there = filter_specs(&stored.raw_data.header.filters);
     let essence = |filters: &[FilterSpec]| -> Vec<(u16, Vec<u32>)> {
         filters
             .iter()

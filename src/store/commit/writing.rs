@@ -9,18 +9,16 @@ use super::text_chunks::TextChunks;
 use crate::codec::Scratch;
 use crate::h5::writer::{HeapPlace, LibraryWriter, NewChunked, NewVirtual, TypeSource, WriteError};
 use crate::h5::{Address, ByteOrder, Class, Datatype, Filter, Member};
-use crate::store::CommitError;
 use crate::store::description::{boolean, integer};
 use crate::store::hash_table::NO_HASH;
 use crate::store::raw_data::raw_data_path;
 use crate::store::typed_value::{Extent, TypedData, TypedValue};
+use crate::store::{CommitError, time};
 
 /// Rows of a chunk of a hash table (`DEFAULT_CHUNK_SIZE` of the library's `backend.py`).
 const TABLE_CHUNK_ROWS: u64 = 4096;
 /// The LZF filter, and what h5py gives it for those chunks (`lzf_filter.h`).
 const LZF: (u16, [u32; 3]) = (32000, [4, 0x105, 48 * 4096]);
-/// How the library writes times (`TIMESTAMP_FMT` of its `versions.py`).
-const TIMESTAMP_FORMAT: &str = "%Y-%m-%d %H:%M:%S%.6f%z";
 
 /// Where all versions are.
 pub(super) const VERSIONS: &[u8] = b"/_version_data/versions";
@@ -131,8 +129,8 @@ pub(super) fn finish_version(
     own: &AttributePlan,
 ) -> Result<(), WriteError> {
     attributes::set(library, group, b"committed", &truth(true))?;
-    let timestamp = timestamp.format(TIMESTAMP_FORMAT).to_string();
-    attributes::set(library, group, b"timestamp", &text(timestamp.as_bytes()))?;
+    let timestamp = text(time::stored(timestamp).as_bytes());
+    attributes::set(library, group, b"timestamp", &timestamp)?;
     own.write(library, group)
 }
 
