@@ -20,7 +20,6 @@ mod writing;
 #[cfg(test)]
 mod tests;
 
-use std::fs::File;
 use std::io;
 use std::path::Path;
 use std::sync::{Arc, PoisonError};
@@ -290,14 +289,10 @@ impl VersionedFile {
                 .map_err(failed)?;
         }
         // What takes long is done while everything can still be read.
-        File::open(&self.path)
-            .and_then(|file| file.sync_all())
-            .map_err(|error| {
-                self.write_error(WriteError::Transaction(TransactionError::Io {
-                    action: "making the appended part durable",
-                    error: Arc::new(error),
-                }))
-            })?;
+        writer
+            .transaction()
+            .sync_appended()
+            .map_err(|error| failed(error.into()))?;
         running.apply();
         writer.finish().map_err(failed)
     }

@@ -87,6 +87,8 @@ struct State {
     held: HeldBack,
     /// Whether bytes at or behind the boundary, or the length, were changed in the file.
     appended: bool,
+    /// Whether the part at or behind the boundary is durable, and as long as it will be.
+    is_synced: bool,
     phase: Phase,
 }
 
@@ -106,12 +108,6 @@ impl Transaction {
     /// # Errors
     /// [`TransactionError::Busy`] where another program holds a lock for longer than a second; [`TransactionError::Io`].
     pub fn begin(path: &Path) -> Result<Self, TransactionError> {
-        let io_error = |action| {
-            move |error: io::Error| TransactionError::Io {
-                action,
-                error: Arc::new(error),
-            }
-        };
         let file = OpenOptions::new()
             .read(true)
             .write(true)
@@ -131,6 +127,7 @@ impl Transaction {
                 len_bytes,
                 held: HeldBack::default(),
                 appended: false,
+                is_synced: false,
                 phase: Phase::Open,
             }),
         })
@@ -185,6 +182,7 @@ impl Transaction {
             return Ok(());
         }
         state.appended = true;
+        state.is_synced = false;
         let at = offset + held.len() as u64;
         let written = self.storage.write_all_at(appended, at);
         written.map_err(|error| {
@@ -208,6 +206,7 @@ impl Transaction {
             state.held.truncate(len_bytes);
         }
         state.len_bytes = len_bytes;
+        state.is_synced = false;
     }
 
     /// The failure after which nothing more is written, if there was one.
@@ -235,13 +234,15 @@ impl Transaction {
         }
     }
 
-    /// Makes the changes durable and visible: the appended part first, then what was held back.
+    /// Makes the appended part durable, which takes long, while all that the file held before can still be read.
     ///
     /// # Errors
-    /// Where the transaction was given up, or the appended part cannot be made durable, the file is as it was before. An error after
-    /// that leaves a part of the changes in the file; [`Transaction::is_applying`] tells the two apart.
-    pub fn apply(&self) -> Result<(), TransactionError> {
-        let mut state = self.state();
+    /// Where the transaction was given up, or the operating system refuses. The file is then as it was before.
+    pub fn sync_appended(&self) -> Result<(), TransactionError> {
+        self.sync_appended_of(&mut self.state())
+    }
+
+    fn sync_appended_of(&self, state: &mut State) -> Result<(), TransactionError> {
         match &state.phase {
             Phase::Open => {}
             Phase::GivenUp(failure) => {
@@ -249,12 +250,9 @@ impl Transaction {
             }
             Phase::Applying => return Err(TransactionError::GivenUp),
         }
-        let io_error = |action| {
-            move |error: io::Error| TransactionError::Io {
-                action,
-                error: Arc::new(error),
-            }
-        };
+        if state.is_synced {
+            return Ok(());
+        }
         // Space that was allocated and never written lies behind the last byte.
         let longer = state.len_bytes.max(state.boundary);
         self.storage
@@ -264,6 +262,18 @@ impl Transaction {
         self.storage
             .sync()
             .map_err(io_error("making the appended part durable"))?;
+        state.is_synced = true;
+        Ok(())
+    }
+
+    /// Makes the changes durable and visible: the appended part first, if that was not done, then what was held back.
+    ///
+    /// # Errors
+    /// Where the transaction was given up, or the appended part cannot be made durable, the file is as it was before. An error after
+    /// that leaves a part of the changes in the file; [`Transaction::is_applying`] tells the two apart.
+    pub fn apply(&self) -> Result<(), TransactionError> {
+        let mut state = self.state();
+        self.sync_appended_of(&mut state)?;
         state.phase = Phase::Applying;
         for (offset, bytes) in state.held.iter() {
             self.storage
@@ -274,7 +284,7 @@ impl Transaction {
                     error: Arc::new(error),
                 })?;
         }
-        if state.len_bytes < longer {
+        if state.len_bytes < state.boundary {
             self.storage
                 .set_len(state.len_bytes)
                 .map_err(io_error("setting the length of the file"))?;
@@ -338,6 +348,14 @@ impl Source for Transaction {
     }
 }
 
+/// What failed, with what the operating system said.
+fn io_error(action: &'static str) -> impl Fn(io::Error) -> TransactionError {
+    move |error| TransactionError::Io {
+        action,
+        error: Arc::new(error),
+    }
+}
+
 /// Takes the lock that the HDF5 library takes on a file that it writes.
 fn lock(file: &File) -> Result<(), TransactionError> {
     let deadline = Instant::now() + LOCK_PATIENCE;
@@ -349,12 +367,7 @@ fn lock(file: &File) -> Result<(), TransactionError> {
                 std::thread::sleep(LOCK_INTERVAL);
             }
             Err(rustix::io::Errno::WOULDBLOCK) => return Err(TransactionError::Busy),
-            Err(error) => {
-                return Err(TransactionError::Io {
-                    action: "locking the file",
-                    error: Arc::new(error.into()),
-                });
-            }
+            Err(error) => return Err(io_error("locking the file")(error.into())),
         }
     }
 }

@@ -1,5 +1,6 @@
 //! Versions that were committed here, held against those that the Python library makes of the same edits.
 
+use std::fs::File;
 use std::ops::Range;
 use std::process::Command;
 
