@@ -34,7 +34,7 @@ pub(crate) fn of_node(
     let newest = || history.current().map(|index| history.version(index));
     match node {
         Node::Root | Node::Versions | Node::At => {
-            attr.mtime = newest().map_or(UNIX_EPOCH, Version::system_time)
+            attr.mtime = newest().map_or(UNIX_EPOCH, Version::system_time);
         }
         Node::Current { .. } | Node::Time(_) => {
             attr.size_bytes = directory::link_target(snapshot, node)?.len() as u64;
