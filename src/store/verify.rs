@@ -37,7 +37,7 @@ use crate::codec::CodecError;
 use crate::h5::{ChunkTable, H5Error};
 use chunks::{Claims, StoredChunks, Tally};
 use findings::Findings;
-use mappings::{Entry, Mapped};
+use mappings::{Checked, Entry, Stored};
 
 /// What is to be checked, and with how much effort.
 #[derive(Debug, Clone)]
@@ -296,12 +296,15 @@ impl Run<'_> {
             Some((raw_data, Some(table))) => Claims::new(&raw_data.chunk_shape, table.len_stored()),
             _ => Claims::new(&[], 0),
         };
-        self.each_mapped(entries, with, &mut |run, entry, mapped, facts| {
-            run.found.extend(entry.findings(run.snapshot, facts));
-            if let (Some(mapped), Some(table)) = (mapped, table) {
-                claims.add(&mapped, table);
+        for batch in entries.chunks(self.options.threads.max(1)) {
+            for (entry, checked) in batch.iter().zip(self.check_batch(batch, with)) {
+                let (mapped, facts) = checked;
+                self.found.extend(entry.findings(self.snapshot, facts));
+                if let (Some(mapped), Some(table)) = (mapped, table) {
+                    claims.add(&mapped, table);
+                }
             }
-        });
+        }
         if let (Some(place), Some((raw_data, Some(table)))) = (place, with) {
             self.check_stored(entries, place, raw_data, table, &claims);
         }
@@ -331,25 +334,15 @@ impl Run<'_> {
             .push(Finding::new(fact).of(source).in_versions(&versions));
     }
 
-    /// Calls `take` with what each of `entries` maps and what is wrong with it, in order. As many are read at once as there are threads.
-    fn each_mapped(
-        &mut self,
-        entries: &[Entry],
-        raw_data: Option<(&RawData, Option<&ChunkTable>)>,
-        take: &mut dyn FnMut(&mut Self, &Entry, Option<Mapped>, mappings::Facts),
-    ) {
+    /// What each of some datasets maps, and what is wrong with it. As many are to be given as there are threads.
+    fn check_batch(&self, batch: &[Entry], raw_data: Option<Stored<'_>>) -> Vec<Checked> {
         let snapshot = self.snapshot;
-        for batch in entries.chunks(self.options.threads.max(1)) {
-            let checked: Vec<_> = self.shared.workers.install(|| {
-                batch
-                    .par_iter()
-                    .map(|entry| entry.check(snapshot, raw_data))
-                    .collect()
-            });
-            for (entry, (mapped, facts)) in batch.iter().zip(checked) {
-                take(self, entry, mapped, facts);
-            }
-        }
+        self.shared.workers.install(|| {
+            batch
+                .par_iter()
+                .map(|entry| entry.check(snapshot, raw_data))
+                .collect()
+        })
     }
 
     fn check_stored(
@@ -373,6 +366,7 @@ impl Run<'_> {
                 return;
             }
             Err(StoreError::Filter { error, .. }) => {
+                self.report.chunks_unverifiable += table.len_stored() as u64;
                 let note = Note::UnsupportedFilter(error);
                 self.found.push(Finding::new(Fact::Note(note)).of(source));
                 return;
@@ -449,20 +443,22 @@ impl Run<'_> {
         let damaged: BTreeMap<u64, Damage> = tally.damaged.into_iter().collect();
         let mut places: BTreeMap<(u64, Arc<[u8]>, ElementBox), AffectedVersions> = BTreeMap::new();
         let with = Some((raw_data, Some(table)));
-        self.each_mapped(entries, with, &mut |run, entry, mapped, _| {
-            let Some(mapped) = mapped else {
-                return;
-            };
-            for (cell, chunk) in mapped.cells() {
-                if damaged.contains_key(&chunk) {
+        for batch in entries.chunks(self.options.threads.max(1)) {
+            for (entry, (mapped, _)) in batch.iter().zip(self.check_batch(batch, with)) {
+                let Some(mapped) = mapped else {
+                    continue;
+                };
+                let lost = mapped
+                    .cells()
+                    .filter(|(_, chunk)| damaged.contains_key(chunk));
+                for (cell, chunk) in lost {
                     let elements = ElementBox::of_cell(cell, &mapped.shape, &raw_data.chunk_shape);
-                    places
-                        .entry((chunk, entry.path.clone(), elements))
-                        .or_default()
-                        .extend(entry.versions(run.snapshot));
+                    let place = (chunk, entry.path.clone(), elements);
+                    let versions = places.entry(place).or_default();
+                    versions.extend(entry.versions(self.snapshot));
                 }
             }
-        });
+        }
         for (&chunk, damage) in &damaged {
             let is_mapped = places.range((chunk, Arc::default(), ElementBox::default())..);
             if is_mapped.take(1).any(|((first, ..), _)| *first == chunk) {

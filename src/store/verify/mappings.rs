@@ -43,6 +43,12 @@ enum Cells {
     List(Vec<(u64, u64)>),
 }
 
+/// Raw data with the chunks that are stored, where they are known.
+pub(super) type Stored<'s> = (&'s RawData, Option<&'s ChunkTable>);
+
+/// What a dataset maps, and what was found about it.
+pub(super) type Checked = (Option<Mapped>, Facts);
+
 /// What was found about a dataset, and at which elements.
 pub(super) type Facts = Vec<(Option<ElementBox>, Fact)>;
 
@@ -120,12 +126,8 @@ impl Entry {
         first_source().unwrap_or_else(|| self.path.clone())
     }
 
-    /// What it maps, and what is wrong with it. `raw_data` is what it should map, with the chunks that are stored, where they are known.
-    pub(super) fn check(
-        &self,
-        snapshot: &Snapshot,
-        raw_data: Option<(&RawData, Option<&ChunkTable>)>,
-    ) -> (Option<Mapped>, Facts) {
+    /// What it maps, and what is wrong with it. `raw_data` is what it should map.
+    pub(super) fn check(&self, snapshot: &Snapshot, raw_data: Option<Stored<'_>>) -> Checked {
         let reader = snapshot.file.h5.reader();
         let mut check = Check {
             snapshot,
@@ -240,11 +242,7 @@ impl Check<'_> {
         }
     }
 
-    fn dataset(
-        &mut self,
-        header: &DatasetHeader,
-        raw_data: Option<(&RawData, Option<&ChunkTable>)>,
-    ) -> Option<Mapped> {
+    fn dataset(&mut self, header: &DatasetHeader, raw_data: Option<Stored<'_>>) -> Option<Mapped> {
         let len_bytes = header
             .dataspace
             .len()
