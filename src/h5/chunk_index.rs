@@ -18,7 +18,7 @@ use super::{
 pub use table::ChunkTable;
 
 use elements::ArrayOrder;
-use table::Collector;
+use table::{BeyondEnd, Collector};
 
 const LAYOUT: &str = "data layout message";
 const BTREE2: &str = "version 2 B-tree header";
@@ -42,6 +42,25 @@ struct Extent<'a> {
 pub fn read_chunk_index(
     reader: &MetaReader,
     dataset: &DatasetHeader,
+) -> Result<ChunkTable, H5Error> {
+    read_index(reader, dataset, BeyondEnd::Refused)
+}
+
+/// The same, with chunks that are not in the file, which cannot be read.
+///
+/// # Errors
+/// As for [`read_chunk_index`], but for those.
+pub fn read_cut_chunk_index(
+    reader: &MetaReader,
+    dataset: &DatasetHeader,
+) -> Result<ChunkTable, H5Error> {
+    read_index(reader, dataset, BeyondEnd::Kept)
+}
+
+fn read_index(
+    reader: &MetaReader,
+    dataset: &DatasetHeader,
+    beyond_end: BeyondEnd,
 ) -> Result<ChunkTable, H5Error> {
     let layout_error = |what| H5Error::Damaged {
         structure: LAYOUT,
@@ -81,7 +100,8 @@ pub fn read_chunk_index(
         filtered,
         unfiltered_edges,
     )
-    .ok_or_else(|| layout_error("a dataset has more chunks than 64 bits count"))?;
+    .ok_or_else(|| layout_error("a dataset has more chunks than 64 bits count"))?
+    .with_chunks_beyond_end(beyond_end);
     let extent = Extent {
         shape,
         max_grid: max_grid(shape, max_shape, chunk_shape),

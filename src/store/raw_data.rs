@@ -55,6 +55,8 @@ pub(crate) struct RawData {
     earlier_hashes: Option<Arc<HashTable>>,
     /// Whether hashes were asked for ahead.
     asked_ahead: AtomicBool,
+    /// Whether chunks that are not in the file spoil only themselves.
+    keeps_lost_chunks: bool,
 }
 
 /// By what a decoded chunk is believed.
@@ -141,7 +143,16 @@ impl RawData {
             hashes: Kept::default(),
             earlier_hashes,
             asked_ahead: AtomicBool::new(false),
+            keeps_lost_chunks: false,
         })
+    }
+
+    /// The same where chunks that are not in the file spoil only themselves, and not the index of all.
+    pub(super) fn keeping_lost_chunks(self) -> Self {
+        Self {
+            keeps_lost_chunks: true,
+            ..self
+        }
     }
 
     /// Where every chunk is.
@@ -150,11 +161,13 @@ impl RawData {
     /// Damage of the chunk index.
     pub(crate) fn table(&self) -> Result<&ChunkTable, StoreError> {
         self.table.get_or_read(&self.file, || {
-            h5::read_chunk_index(&self.file.h5.reader(), &self.header).map_err(|error| {
-                StoreError::RawData {
-                    dataset: self.path.to_vec(),
-                    error,
-                }
+            let read = match self.keeps_lost_chunks {
+                true => h5::read_cut_chunk_index,
+                false => h5::read_chunk_index,
+            };
+            read(&self.file.h5.reader(), &self.header).map_err(|error| StoreError::RawData {
+                dataset: self.path.to_vec(),
+                error,
             })
         })
     }
@@ -246,7 +259,7 @@ impl RawData {
     ) -> Result<(), StoreError> {
         self.file
             .source
-            .read_exact_vectored_at(pieces, self.file.h5.base_address() + address)
+            .read_exact_vectored_at(pieces, self.file.h5.base_address().saturating_add(address))
             .map_err(|error| self.unreadable(index, error))
     }
 
@@ -464,7 +477,10 @@ impl RawData {
             stored.resize(stored_bytes, 0);
             self.file
                 .source
-                .read_exact_at(stored, self.file.h5.base_address() + chunk.address.0)
+                .read_exact_at(
+                    stored,
+                    self.file.h5.base_address().saturating_add(chunk.address.0),
+                )
                 .map_err(|error| self.unreadable(index, error))?;
             let mut bytes = zeroed(self.chunk_bytes);
             let out = Arc::get_mut(&mut bytes).expect("just made");
