@@ -14,13 +14,15 @@ from rows import Row, figure
 
 WIDTH = 960
 MARGIN = 28
-GAP = 44
+GAP = 36
 #: Room for a panel's title.
 TITLE = 46
 BAR = 13
 BAR_GAP = 3
 GROUP_GAP = 26
-CURVE_HEIGHT = 190
+#: Right of the longest bar, for the longest label.
+BAR_LABEL = 215
+CURVE_HEIGHT = 180
 #: Left of a curve, for the labels of its axis.
 AXIS = 54
 
@@ -30,9 +32,9 @@ text { font: 12px system-ui, -apple-system, "Segoe UI", Helvetica, Arial, sans-s
 .card { fill: #ffffff; stroke: #d1d9e0 } .grid { stroke: #d1d9e0; stroke-width: 1; fill: none }
 .vh5fs { fill: #0969da; stroke: #0969da } .python { fill: #d4760a; stroke: #d4760a }
 .passthrough { fill: #8c959f; stroke: #8c959f } .plain { fill: #57ab5a; stroke: #57ab5a }
-.line { fill: none; stroke-width: 2 } .label { stroke: none; font-weight: 600 } rect.bar { stroke: none }
+.line { fill: none; stroke-width: 2 } text.label { stroke: none; font-weight: 600 } .own { font-weight: 600; fill: #1f2328 } rect.bar { stroke: none }
 @media (prefers-color-scheme: dark) {
-text { fill: #e6edf3 } .small { fill: #9198a1 } .card { fill: #0d1117; stroke: #3d444d } .grid { stroke: #30363d }
+text, .own { fill: #e6edf3 } .small:not(.own) { fill: #9198a1 } .card { fill: #0d1117; stroke: #3d444d } .grid { stroke: #30363d }
 .vh5fs { fill: #4493f8; stroke: #4493f8 } .python { fill: #e3942f; stroke: #e3942f }
 }"""
 
@@ -47,10 +49,10 @@ class Curves:
 
 
 CURVES = [
-    Curves("first", "stat and first byte", "chunks"),
-    Curves("commit-chunks", "edit and commit one element", "chunks"),
-    Curves("mount-versions", "mount; open, list the versions", "versions"),
-    Curves("commit-versions", "edit and commit one element", "commits before it"),
+    Curves("first", "Stat and first byte", "chunks"),
+    Curves("commit-chunks", "Edit one element and commit", "chunks"),
+    Curves("mount-versions", "Mount (Python: open, list the versions)", "versions"),
+    Curves("commit-versions", "Edit one element and commit, again and again", "number of the commit"),
 ]
 
 #: Which reads are shown as bars, beside whom.
@@ -74,12 +76,13 @@ def bars(rows: list[Row], title: str, who: list[str], left: float, top: float, w
         y += 6
         for name in who:
             rate = row.median(name)
-            length = max(1, rate / most * (width - 150))
-            words = figure(rate, row.unit)
-            if name != VH5FS:
-                words += f"; vh5fs {row.times_better(name):.2g} ×"
+            length = max(1, rate / most * (width - BAR_LABEL))
+            words, kind = figure(rate, row.unit), "small"
+            if name == VH5FS:
+                ratios = [f"{row.times_better(other):.2g} × {NAMES[other]}" for other in who if other != VH5FS]
+                words, kind = f"{words}: {', '.join(ratios)}", "small own"
             parts.append(f'<rect class="bar {name}" x="{left:.1f}" y="{y:.1f}" width="{length:.1f}" height="{BAR}" rx="2"/>')
-            parts.append(text(left + length + 6, y + BAR - 2, words, "small"))
+            parts.append(text(left + length + 6, y + BAR - 2, words, kind))
             y += BAR + BAR_GAP
         y += GROUP_GAP - BAR_GAP
     return parts, y - GROUP_GAP + BAR_GAP
@@ -90,7 +93,7 @@ def legend(who: list[str], x: float, y: float) -> list[str]:
     for name in who:
         parts.append(f'<rect class="bar {name}" x="{x:.1f}" y="{y - 9:.1f}" width="10" height="10" rx="2"/>')
         parts.append(text(x + 15, y, NAMES[name], "small"))
-        x += 30 + 6.5 * len(NAMES[name])
+        x += 30 + 6 * len(NAMES[name])
     return parts
 
 

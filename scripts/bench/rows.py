@@ -14,6 +14,8 @@ RATES = {"GB/s", "entries/s"}
 def figure(value: float, unit: str) -> str:
     """A value as it is printed, with its unit."""
     if unit == "s":
+        if value < 0.9995e-3:
+            return f"{value * 1e6:.3g} µs"
         return f"{value * 1e3:.3g} ms" if value < 0.9995 else f"{value:.3g} s"
     if unit == "bytes":
         return f"{value / 1e6:.3g} MB" if value < 1e9 else f"{value / 1e9:.3g} GB"
