@@ -21,7 +21,7 @@ BAR = 13
 BAR_GAP = 3
 GROUP_GAP = 26
 #: Right of the longest bar, for the longest label.
-BAR_LABEL = 215
+BAR_LABEL = 150
 CURVE_HEIGHT = 180
 #: Left of a curve, for the labels of its axis.
 AXIS = 54
@@ -34,7 +34,7 @@ text { font: 12px system-ui, -apple-system, "Segoe UI", Helvetica, Arial, sans-s
 .passthrough { fill: #8c959f; stroke: #8c959f } .plain { fill: #57ab5a; stroke: #57ab5a }
 .line { fill: none; stroke-width: 2 } text.label { stroke: none; font-weight: 600 } .own { font-weight: 600; fill: #1f2328 } rect.bar { stroke: none }
 @media (prefers-color-scheme: dark) {
-text, .own { fill: #e6edf3 } .small:not(.own) { fill: #9198a1 } .card { fill: #0d1117; stroke: #3d444d } .grid { stroke: #30363d }
+text { fill: #e6edf3 } .small { fill: #9198a1 } .own { fill: #e6edf3 } .card { fill: #0d1117; stroke: #3d444d } .grid { stroke: #30363d }
 .vh5fs { fill: #4493f8; stroke: #4493f8 } .python { fill: #e3942f; stroke: #e3942f }
 }"""
 
@@ -79,8 +79,9 @@ def bars(rows: list[Row], title: str, who: list[str], left: float, top: float, w
             length = max(1, rate / most * (width - BAR_LABEL))
             words, kind = figure(rate, row.unit), "small"
             if name == VH5FS:
-                ratios = [f"{row.times_better(other):.2g} × {NAMES[other]}" for other in who if other != VH5FS]
-                words, kind = f"{words}: {', '.join(ratios)}", "small own"
+                kind = "small own"
+            else:
+                words += f" (vh5fs: {row.times_better(name):.2g} ×)"
             parts.append(f'<rect class="bar {name}" x="{left:.1f}" y="{y:.1f}" width="{length:.1f}" height="{BAR}" rx="2"/>')
             parts.append(text(left + length + 6, y + BAR - 2, words, kind))
             y += BAR + BAR_GAP
