@@ -80,7 +80,13 @@ fn each_of_1000_flipped_bits_is_found_and_nothing_else() {
     let findings = said["findings"].as_array().unwrap();
     let found = findings.iter().map(|finding| {
         let field = |name: &str| finding[name].clone();
-        json!([field("object"), field("chunk"), field("versions"), field("start"), field("stop")])
+        json!([
+            field("object"),
+            field("chunk"),
+            field("versions"),
+            field("start"),
+            field("stop")
+        ])
     });
     let wanted = truth["flipped"].as_array().unwrap().clone();
     assert_eq!(sorted(found.collect()), sorted(wanted));
@@ -95,8 +101,17 @@ fn each_of_1000_flipped_bits_is_found_and_nothing_else() {
     let (status, said) = of(&["--version", "r2", "--dataset", "/grid/gzip"]);
     let lost = damaged_chunks(&truth)["grid/gzip"].len();
     assert_eq!(status, 1);
-    assert!(facts(&said, "damage").len() < lost, "r3 has some of its own");
-    assert!(said["findings"].as_array().unwrap().iter().all(|finding| finding["versions"] == json!(["r2"])));
+    assert!(
+        facts(&said, "damage").len() < lost,
+        "r3 has some of its own"
+    );
+    assert!(
+        said["findings"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .all(|finding| finding["versions"] == json!(["r2"]))
+    );
 }
 
 /// Reads the box of a chunk row by row; `None` where each of them is an I/O error, as all of one chunk must be.
@@ -130,7 +145,8 @@ fn read_box(file: &File, shape: &[u64], start: &[u64], stop: &[u64]) -> Option<V
 fn a_mount_that_verifies_answers_eio_for_exactly_the_damaged_chunks() {
     let (folder, truth) = flipped();
     let damaged = damaged_chunks(&truth);
-    let log = folder.join("log");
+    let scratch = tempfile::tempdir().unwrap();
+    let log = scratch.path().join("log");
     let mount = Mount::logging_with(&log, &folder.join("flipped.h5"), &["--verify"]);
     let mut refused = BTreeSet::new();
     for (version, datasets) in truth["versions"].as_object().unwrap() {
@@ -139,7 +155,9 @@ fn a_mount_that_verifies_answers_eio_for_exactly_the_damaged_chunks() {
             let path = mount.path().join("versions").join(version).join(name);
             if name == "text" {
                 // Of text that cannot be read nobody knows how long it is.
-                let error = fs::metadata(&path).and_then(|_| fs::read(&path)).unwrap_err();
+                let error = fs::metadata(&path)
+                    .and_then(|_| fs::read(&path))
+                    .unwrap_err();
                 assert_eq!(error.raw_os_error(), Some(libc::EIO));
                 continue;
             }
@@ -147,12 +165,19 @@ fn a_mount_that_verifies_answers_eio_for_exactly_the_damaged_chunks() {
                 assert_eq!(fs::read(&path).unwrap(), fs::read(&raw).unwrap(), "{name}");
                 continue;
             }
-            let numbers = |value: &Value| -> Vec<u64> { serde_json::from_value(value.clone()).unwrap() };
+            let numbers =
+                |value: &Value| -> Vec<u64> { serde_json::from_value(value.clone()).unwrap() };
             let boxes: Vec<(u64, Vec<u64>, Vec<u64>)> = cells
                 .as_array()
                 .unwrap()
                 .iter()
-                .map(|cell| (cell[0].as_u64().unwrap(), numbers(&cell[1]), numbers(&cell[2])))
+                .map(|cell| {
+                    (
+                        cell[0].as_u64().unwrap(),
+                        numbers(&cell[1]),
+                        numbers(&cell[2]),
+                    )
+                })
                 .collect();
             let rank = boxes[0].1.len();
             let shape: Vec<u64> = (0..rank)
@@ -163,15 +188,25 @@ fn a_mount_that_verifies_answers_eio_for_exactly_the_damaged_chunks() {
             let mut ways = vec![libc::O_DIRECT];
             ways.extend((rank == 1).then_some(0));
             for way in ways {
-                let file = OpenOptions::new().read(true).custom_flags(way).open(&path).unwrap();
+                let file = OpenOptions::new()
+                    .read(true)
+                    .custom_flags(way)
+                    .open(&path)
+                    .unwrap();
                 for (chunk, start, stop) in &boxes {
                     let read = read_box(&file, &shape, start, stop);
-                    let is_damaged = damaged.get(name).is_some_and(|chunks| chunks.contains(chunk));
+                    let is_damaged = damaged
+                        .get(name)
+                        .is_some_and(|chunks| chunks.contains(chunk));
                     if is_damaged {
                         refused.insert((name.clone(), *chunk));
                     }
-                    let wanted = (!is_damaged).then(|| read_box(&raw, &shape, start, stop).unwrap());
-                    assert!(read == wanted, "{version}, {name}, chunk {chunk} at {start:?}");
+                    let wanted =
+                        (!is_damaged).then(|| read_box(&raw, &shape, start, stop).unwrap());
+                    assert!(
+                        read == wanted,
+                        "{version}, {name}, chunk {chunk} at {start:?}"
+                    );
                 }
             }
         }
@@ -183,23 +218,42 @@ fn a_mount_that_verifies_answers_eio_for_exactly_the_damaged_chunks() {
     let log = fs::read_to_string(log).unwrap();
     let chunk = damaged["plain"].iter().find(|chunk| **chunk < 330).unwrap();
     let place = format!("plain[{}:{}]", chunk * 512, chunk * 512 + 512);
-    let line = log.lines().find(|line| line.contains(&place)).expect(&place);
-    assert!(line.contains("version r1") && line.contains("SHA-256"), "{line}");
+    let line = log
+        .lines()
+        .find(|line| line.contains(&place))
+        .expect(&place);
+    assert!(
+        line.contains("version r1") && line.contains("SHA-256"),
+        "{line}"
+    );
 }
 
 #[test]
 fn without_the_option_a_flipped_bit_is_served() {
     // What the other test would not notice, if nothing were checked there.
     let (folder, truth) = flipped();
-    let chunk = *damaged_chunks(&truth)["plain"].iter().find(|chunk| **chunk < 330).unwrap();
+    let chunk = *damaged_chunks(&truth)["plain"]
+        .iter()
+        .find(|chunk| **chunk < 330)
+        .unwrap();
     let mount = Mount::new(&folder.join("flipped.h5"), &["--read-only"]);
     let read = |path: &Path| {
         let mut bytes = vec![0; 4096];
-        File::open(path).unwrap().read_exact_at(&mut bytes, chunk * 4096).unwrap();
+        File::open(path)
+            .unwrap()
+            .read_exact_at(&mut bytes, chunk * 4096)
+            .unwrap();
         bytes
     };
-    let (served, right) = (read(&mount.version("r1", "plain")), read(&folder.join("raw/r1/plain")));
-    let bits: u32 = served.iter().zip(&right).map(|(a, b)| (a ^ b).count_ones()).sum();
+    let (served, right) = (
+        read(&mount.version("r1", "plain")),
+        read(&folder.join("raw/r1/plain")),
+    );
+    let bits: u32 = served
+        .iter()
+        .zip(&right)
+        .map(|(a, b)| (a ^ b).count_ones())
+        .sum();
     assert_eq!(bits, 1);
 }
 
@@ -214,12 +268,17 @@ fn a_commit_takes_over_nothing_that_is_damaged() {
     let cells = truth["versions"]["r3"]["plain"].as_array().unwrap().clone();
     let damaged = damaged_chunks(&truth)["plain"].clone();
     let place = |is_damaged: bool| {
-        let mut found = cells.iter().filter(|cell| damaged.contains(&cell[0].as_u64().unwrap()) == is_damaged);
+        let mut found = cells
+            .iter()
+            .filter(|cell| damaged.contains(&cell[0].as_u64().unwrap()) == is_damaged);
         found.next().unwrap()[1][0].as_u64().unwrap() * ELEMENT_BYTES
     };
     let mount = Mount::new(&file, &["--verify"]);
     let write = |offset: u64| {
-        let staged = OpenOptions::new().write(true).open(mount.staging("plain")).unwrap();
+        let staged = OpenOptions::new()
+            .write(true)
+            .open(mount.staging("plain"))
+            .unwrap();
         staged.write_all_at(&7.5f64.to_le_bytes(), offset + 16)
     };
     // One element of a damaged chunk leaves the others as they are, which nobody knows.
@@ -238,10 +297,14 @@ fn a_commit_takes_over_nothing_that_is_damaged() {
 
 #[test]
 fn every_contradiction_is_named() {
-    let folder = made("contradictions", &["common/make_contradictions.py"], |folder| {
-        fs::create_dir_all(folder).unwrap();
-        run(script("common/make_contradictions.py").arg(folder));
-    });
+    let folder = made(
+        "contradictions",
+        &["common/make_contradictions.py"],
+        |folder| {
+            fs::create_dir_all(folder).unwrap();
+            run(script("common/make_contradictions.py").arg(folder));
+        },
+    );
     let expected = fs::read(folder.join("expected.json")).unwrap();
     let expected: BTreeMap<String, Value> = serde_json::from_slice(&expected).unwrap();
     assert!(expected.len() >= 27);
@@ -257,7 +320,12 @@ fn every_contradiction_is_named() {
                     Value::Null => Value::Null,
                     start => json!([start, finding["stop"]]),
                 };
-                json!([finding["kind"], finding["object"], elements, finding["versions"]])
+                json!([
+                    finding["kind"],
+                    finding["object"],
+                    elements,
+                    finding["versions"]
+                ])
             })
             .collect();
         found.sort_by_key(ToString::to_string);
@@ -295,8 +363,18 @@ fn expected_of(fixture: &str) -> (i32, Vec<&'static str>, Vec<&'static str>) {
     match fixture {
         "crafted-mappings" => (
             1,
-            vec!["mapping-form merged", "mapping-form merged", "mapping-form shifted", "mapping-form strided"],
-            vec!["unmapped merged", "unmapped shifted", "unmapped strided", "unmapped unordered"],
+            vec![
+                "mapping-form merged",
+                "mapping-form merged",
+                "mapping-form shifted",
+                "mapping-form strided",
+            ],
+            vec![
+                "unmapped merged",
+                "unmapped shifted",
+                "unmapped strided",
+                "unmapped unordered",
+            ],
         ),
         "crafted-vlen" => (
             0,
@@ -314,7 +392,11 @@ fn expected_of(fixture: &str) -> (i32, Vec<&'static str>, Vec<&'static str>) {
         "filters-unknown" => (0, vec![], vec!["unsupported-filter unreadable"]),
         "history-deleted" => (0, vec![], vec!["parent-deleted"]),
         "history-over-unfinished" => (0, vec![], vec!["unfinished"]),
-        "history-unfinished" => (0, vec![], vec!["current-unfinished", "unfinished", "unfinished"]),
+        "history-unfinished" => (
+            0,
+            vec![],
+            vec!["current-unfinished", "unfinished", "unfinished"],
+        ),
         "hostile-cycle" => (1, vec!["parent-circle", "parent-circle"], vec![]),
         "layout-offsets-4" | "layout-shared-messages" => (2, vec![], vec![]),
         "old-1.0" | "old-1.3.14" => (0, vec![], vec!["unverifiable text"]),
@@ -346,14 +428,20 @@ fn what_cannot_be_checked_is_served_with_one_warning() {
     let scratch = tempfile::tempdir().unwrap();
     let log = scratch.path().join("log");
     let (checked, plain) = (
-        Mount::logging_with(&log, &fixtures().join("old-1.5.0.h5"), &["--verify", "--read-only"]),
+        Mount::logging_with(
+            &log,
+            &fixtures().join("old-1.5.0.h5"),
+            &["--verify", "--read-only"],
+        ),
         Mount::new(&fixtures().join("old-1.5.0.h5"), &["--read-only"]),
     );
     let mut names = 0;
     for version in fs::read_dir(plain.path().join("versions")).unwrap() {
         let version = version.unwrap().file_name();
         for name in ["text", "plain"] {
-            let [a, b] = [&checked, &plain].map(|mount| fs::read(mount.path().join("versions").join(&version).join(name)).ok());
+            let [a, b] = [&checked, &plain].map(|mount| {
+                fs::read(mount.path().join("versions").join(&version).join(name)).ok()
+            });
             assert!(a == b, "{version:?}, {name}");
             names += usize::from(a.is_some());
         }
@@ -361,21 +449,37 @@ fn what_cannot_be_checked_is_served_with_one_warning() {
     assert!(names > 4);
     drop(checked);
     let log = fs::read_to_string(log).unwrap();
-    let warnings: Vec<_> = log.lines().filter(|line| line.contains("cannot be checked")).collect();
+    let warnings: Vec<_> = log
+        .lines()
+        .filter(|line| line.contains("cannot be checked"))
+        .collect();
     assert_eq!(warnings.len(), 1, "{log}");
-    assert!(warnings[0].contains("dataset text: ") && warnings[0].contains("data_version 3"), "{log}");
+    assert!(
+        warnings[0].contains("dataset text: ") && warnings[0].contains("data_version 3"),
+        "{log}"
+    );
 }
 
 #[test]
 fn what_cannot_be_opened_could_not_be_checked() {
     let scratch = tempfile::tempdir().unwrap();
     let path = |name: &str| scratch.path().join(name);
-    File::create(path("text.h5")).unwrap().write_all(b"not HDF5").unwrap();
-    for (file, said) in [("none.h5", "No such file"), ("text.h5", "not an HDF5 file"), (".", "not a regular file")] {
+    File::create(path("text.h5"))
+        .unwrap()
+        .write_all(b"not HDF5")
+        .unwrap();
+    for (file, said) in [
+        ("none.h5", "No such file"),
+        ("text.h5", "not an HDF5 file"),
+        (".", "not a regular file"),
+    ] {
         let output = vh5fs().arg("verify").arg(path(file)).output().unwrap();
         let words = words(&output);
         assert_eq!(output.status.code(), Some(2), "{words}");
-        assert!(words.starts_with("vh5fs: ") && words.contains(said), "{words}");
+        assert!(
+            words.starts_with("vh5fs: ") && words.contains(said),
+            "{words}"
+        );
         assert_eq!(words.matches('\n').count(), 1, "{words}");
         assert!(output.stdout.is_empty());
     }
@@ -383,9 +487,18 @@ fn what_cannot_be_opened_could_not_be_checked() {
     for arguments in [["--version", "r9"], ["--dataset", "none"]] {
         assert_eq!(verify(&folder.join("sound.h5"), &arguments).0, 2);
     }
-    let output = vh5fs().arg("verify").arg(folder.join("sound.h5")).output().unwrap();
+    let output = vh5fs()
+        .arg("verify")
+        .arg(folder.join("sound.h5"))
+        .output()
+        .unwrap();
     let text = String::from_utf8(output.stdout).unwrap();
-    assert!(text.ends_with("sound.h5: sound; 9 datasets in 3 versions, 1054 stored chunks as their hashes say\n"), "{text}");
+    assert!(
+        text.ends_with(
+            "sound.h5: sound; 9 datasets in 3 versions, 1054 stored chunks as their hashes say\n"
+        ),
+        "{text}"
+    );
 }
 
 #[test]

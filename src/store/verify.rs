@@ -116,13 +116,14 @@ pub fn verify(
     options: &VerifyOptions,
     progress: &(dyn Fn(u64) + Sync),
 ) -> Result<VerifyReport, VerifyError> {
+    let store_options = StoreOptions {
+        cache_bytes: 0,
+        decode_threads: options.threads,
+        verify: false,
+    };
     let opened = VersionedFile::open_with(
         path,
-        &StoreOptions {
-            cache_bytes: 0,
-            decode_threads: options.threads,
-            verify: false,
-        },
+        &store_options,
         SharedStates {
             may_be_cut: true,
             ..SharedStates::default()
@@ -131,8 +132,13 @@ pub fn verify(
     let file = match opened {
         Ok(file) => file,
         Err(StoreError::Damaged { error, .. }) if !matches!(error, H5Error::Unsupported { .. }) => {
+            // That it is cut short explains more than where that was noticed.
+            let reason = match VersionedFile::open(path, &store_options) {
+                Err(StoreError::Damaged { error, .. }) => error,
+                _ => error,
+            };
             return Ok(VerifyReport {
-                findings: vec![Finding::new(Fact::Damage(Damage::File(error)))],
+                findings: vec![Finding::new(Fact::Damage(Damage::File(reason)))],
                 damages: 1,
                 ..VerifyReport::default()
             });

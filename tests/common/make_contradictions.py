@@ -91,9 +91,9 @@ def _(file):
     change_row(file, 2, rows=(16 * 90, 16 * 91))
 
 
-@case("row-of-another-chunk", ("hash-row", "x", None, ()), ("chunk-hash", "x", [[48], [64]], BOTH), ("chunk-unknown", "x", [[32], [48]], BOTH))
+@case("row-of-another-chunk", ("hash-row", "x", None, ()), ("chunk-hash", "x", [[48], [64]], BOTH))
 def _(file):
-    # The row that comes later counts.
+    # The row that comes later counts; the content of chunk 2 is still known.
     change_row(file, 2, rows=(48, 64))
     rows = file[TABLE][:]
     rows[[2, 3]] = rows[[3, 2]]
@@ -220,8 +220,8 @@ def find_all(data, piece):
 
 @in_bytes("mapping-block", ("object", "x", None, ("r2",)))
 def _(data, file):
-    # The names of mappings are nowhere else, and the last ones are those of the last version.
-    data[list(find_all(data, X + b"\0"))[-1] + 20] ^= 1
+    # The last mapping that was written is one of the last version.
+    data[list(find_all(data, b".\0" + X + b"\0"))[-1] + len(X) + 20] ^= 1
 
 
 @in_bytes("chunk-beyond-end", ("chunk-read", "x", [[32], [48]], BOTH))

@@ -10,11 +10,15 @@ use crate::store::raw_data::RawData;
 use crate::store::raw_places::RawPlace;
 
 /// The rows of a hash table that are sound; `None` where there is none.
-pub(super) fn read(snapshot: &Snapshot, raw_data: &RawData, place: RawPlace, found: &mut Findings) -> Option<HashTable> {
+pub(super) fn read(
+    snapshot: &Snapshot,
+    raw_data: &RawData,
+    place: RawPlace,
+    found: &mut Findings,
+) -> Option<HashTable> {
     let source = &raw_data.path;
     let mut wrong = |damage| {
-        found
-            .push(Finding::new(Fact::Damage(damage)).of(source));
+        found.push(Finding::new(Fact::Damage(damage)).of(source));
     };
     let Some(address) = place.hash_table else {
         wrong(Damage::Inconsistent {
