@@ -161,9 +161,10 @@ impl RawData {
     /// Damage of the chunk index.
     pub(crate) fn table(&self) -> Result<&ChunkTable, StoreError> {
         self.table.get_or_read(&self.file, || {
-            let read = match self.keeps_lost_chunks {
-                true => h5::read_cut_chunk_index,
-                false => h5::read_chunk_index,
+            let read = if self.keeps_lost_chunks {
+                h5::read_cut_chunk_index
+            } else {
+                h5::read_chunk_index
             };
             read(&self.file.h5.reader(), &self.header).map_err(|error| StoreError::RawData {
                 dataset: self.path.to_vec(),

@@ -79,9 +79,10 @@ impl Snapshot {
             },
         };
         let identity = source.identity().map_err(|error| damaged(error.into()))?;
-        let h5 = match shared.may_be_cut {
-            true => H5File::open_cut(source.clone()),
-            false => H5File::open(source.clone()),
+        let h5 = if shared.may_be_cut {
+            H5File::open_cut(source.clone())
+        } else {
+            H5File::open(source.clone())
         };
         let h5 = h5.map_err(damaged)?;
         let reader = h5.reader();
