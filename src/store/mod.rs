@@ -12,6 +12,7 @@ mod commit;
 mod commit_error;
 mod compare;
 mod dataset;
+mod elements;
 mod error;
 mod file_state;
 mod hash_table;
@@ -31,6 +32,7 @@ mod snapshot;
 mod structure;
 pub mod time;
 mod tree;
+mod verification;
 mod writers;
 
 pub mod description;
@@ -50,6 +52,7 @@ pub use compare::{
     ElementBox, ObjectChange, TypeChange,
 };
 pub use dataset::Dataset;
+pub use elements::ElementBox;
 pub use error::StoreError;
 pub use history::{History, Version, VersionIndex, VersionKey};
 pub use live::{OpenDataset, StoreOptions, VersionedFile};
@@ -66,6 +69,7 @@ pub use sharing::{Class, ClassId, Sharing};
 pub use snapshot::Snapshot;
 pub use structure::{Structure, spaced_json, zero_text};
 pub use tree::{Child, ChildKind, Signature, VersionTree};
+pub use verification::Unverifiable;
 
 /// A path of the file for a message: as text, what is not printable escaped.
 fn shown_path(path: &[u8]) -> std::slice::EscapeAscii<'_> {
