@@ -46,16 +46,19 @@ pub(super) fn run(args: &DiffArgs) -> anyhow::Result<ExitCode> {
     let before = report::resolve(&args.file, snapshot.history(), &args.before)?;
     let after = report::resolve(&args.file, snapshot.history(), &args.after)?;
     let keys = [before, after].map(|index| snapshot.history().version(index).key.clone());
-    let (comparison, versions) = file.ask(|snapshot| {
-        let history = snapshot.history();
-        let [Some(before), Some(after)] = [0, 1].map(|i| history.by_key(&keys[i])) else {
-            return Ok(None);
-        };
-        let versions = [before, after].map(|index| report::version_json(history, index));
-        let comparison = file.compare(snapshot, Some(before), after)?;
-        Ok(Some((comparison, versions)))
-    })?
-    .ok_or_else(|| anyhow::anyhow!("{}: a version was deleted meanwhile", args.file.display()))?;
+    let (comparison, versions) = file
+        .ask(|snapshot| {
+            let history = snapshot.history();
+            let [Some(before), Some(after)] = [0, 1].map(|i| history.by_key(&keys[i])) else {
+                return Ok(None);
+            };
+            let versions = [before, after].map(|index| report::version_json(history, index));
+            let comparison = file.compare(snapshot, Some(before), after)?;
+            Ok(Some((comparison, versions)))
+        })?
+        .ok_or_else(|| {
+            anyhow::anyhow!("{}: a version was deleted meanwhile", args.file.display())
+        })?;
     if args.json {
         let mut value = report::comparison_json(&comparison);
         if let Value::Object(fields) = &mut value {

@@ -79,11 +79,10 @@ impl Graph {
             self.lanes[lane] = None;
         }
         self.lanes[own] = Some(version);
+        self.drop_free_ends();
         let first = self.margin(|lane| if lane == own { '*' } else { '|' });
         self.lanes[own] = parent;
-        while self.lanes.last() == Some(&None) {
-            self.lanes.pop();
-        }
+        self.drop_free_ends();
         let mut others = self.margin(|_| '|');
         while others.len() < first.len() {
             others.push(' ');
@@ -92,6 +91,12 @@ impl Graph {
             joining,
             first,
             others,
+        }
+    }
+
+    fn drop_free_ends(&mut self) {
+        while self.lanes.last() == Some(&None) {
+            self.lanes.pop();
         }
     }
 
@@ -107,7 +112,16 @@ impl Graph {
 
     fn margin(&self, mark: impl Fn(usize) -> char) -> String {
         (0..self.lanes.len())
-            .flat_map(|lane| [if self.lanes[lane].is_some() { mark(lane) } else { ' ' }, ' '])
+            .flat_map(|lane| {
+                [
+                    if self.lanes[lane].is_some() {
+                        mark(lane)
+                    } else {
+                        ' '
+                    },
+                    ' ',
+                ]
+            })
             .collect()
     }
 
@@ -124,7 +138,7 @@ impl Graph {
                 }
             }
         }
-        line.into_iter().collect()
+        String::from_iter(line).trim_end().to_owned()
     }
 }
 
@@ -138,7 +152,7 @@ mod tests {
         let mut lines = Vec::new();
         for &(version, parent) in versions {
             let margins = graph.place(VersionIndex(version), parent.map(VersionIndex));
-            lines.extend(margins.joining.map(|line| line.trim_end().to_owned()));
+            lines.extend(margins.joining);
             lines.push(format!("{}{version}", margins.first));
         }
         lines
@@ -155,7 +169,13 @@ mod tests {
     #[test]
     fn branches_join_above_their_origin() {
         assert_eq!(
-            drawn(&[(5, Some(2)), (4, Some(3)), (3, Some(1)), (2, Some(1)), (1, None)]),
+            drawn(&[
+                (5, Some(2)),
+                (4, Some(3)),
+                (3, Some(1)),
+                (2, Some(1)),
+                (1, None)
+            ]),
             ["* 5", "| * 4", "| * 3", "* | 2", "|/", "* 1"]
         );
     }
@@ -174,7 +194,16 @@ mod tests {
                 (4, None)
             ]),
             [
-                "* 9", "| * 8", "| | * 7", "| | | * 6", "|_|/_/", "* | 1", "* | 5", "|/", "* 2", "* 4"
+                "* 9",
+                "| * 8",
+                "| | * 7",
+                "| | | * 6",
+                "|_|/_/",
+                "* | 1",
+                "* | 5",
+                "|/",
+                "* 2",
+                "* 4"
             ]
         );
     }

@@ -72,7 +72,10 @@ pub(super) fn run(args: &LogArgs) -> anyhow::Result<ExitCode> {
     })?;
     let history = snapshot.history();
     if args.json {
-        let all: Vec<Value> = entries.iter().map(|entry| entry_json(history, entry)).collect();
+        let all: Vec<Value> = entries
+            .iter()
+            .map(|entry| entry_json(history, entry))
+            .collect();
         report::print_json(&Value::Array(all))?;
     } else {
         let lines = text_lines(history, &entries, args.graph);
@@ -99,7 +102,11 @@ fn text_lines(history: &History, entries: &[Entry], is_graph: bool) -> Vec<Strin
             let lanes = |margin: &str| format!("{LANES}{margin}{LANES:#}");
             lines.extend(margins.joining.as_deref().map(lanes));
             for (i, line) in own_lines.iter().enumerate() {
-                let margin = if i == 0 { &margins.first } else { &margins.others };
+                let margin = if i == 0 {
+                    &margins.first
+                } else {
+                    &margins.others
+                };
                 lines.push(format!("{}{line}", lanes(margin)));
             }
             if place + 1 < entries.len() {
@@ -146,17 +153,20 @@ fn entry_lines(history: &History, entry: &Entry) -> Vec<String> {
 
 /// Chunks, and their bytes in the file, that the parent does not have.
 fn added(comparison: &Comparison) -> (u64, u64) {
-    comparison.objects.iter().fold((0, 0), |(chunks, bytes), object| {
-        let (more, size) = match &object.difference {
-            Difference::Added(Some(facts)) => (facts.chunks, facts.stored_bytes),
-            Difference::Modified {
-                chunks: Some(chunks),
-                ..
-            } => (chunks.new, chunks.new_stored_bytes),
-            _ => (0, 0),
-        };
-        (chunks + more, bytes + size)
-    })
+    comparison
+        .objects
+        .iter()
+        .fold((0, 0), |(chunks, bytes), object| {
+            let (more, size) = match &object.difference {
+                Difference::Added(Some(facts)) => (facts.chunks, facts.stored_bytes),
+                Difference::Modified {
+                    chunks: Some(chunks),
+                    ..
+                } => (chunks.new, chunks.new_stored_bytes),
+                _ => (0, 0),
+            };
+            (chunks + more, bytes + size)
+        })
 }
 
 fn entry_json(history: &History, entry: &Entry) -> Value {

@@ -1,6 +1,5 @@
 //! What the commands that look into a file have in common: opening it, naming its versions, printing what differs.
 
-use std::fmt::Write as _;
 use std::io::{self, Write};
 use std::path::Path;
 use std::thread;
@@ -13,8 +12,8 @@ use serde_json::{Value, json};
 use super::size::shown_size;
 use crate::store::time;
 use crate::store::{
-    ArrayFacts, AttributeDifference, AttributeState, ChunkChange, Comparison, Difference,
-    ElementBox, History, ObjectChange, StoreOptions, VersionIndex, VersionedFile,
+    ArrayFacts, AttributeDifference, AttributeState, ChunkChange, Comparison, Difference, History,
+    ObjectChange, StoreOptions, VersionIndex, VersionedFile,
 };
 
 /// Nothing but metadata is read, which is not kept here.
@@ -32,7 +31,7 @@ pub(super) fn open(path: &Path) -> anyhow::Result<VersionedFile> {
     let options = StoreOptions {
         cache_bytes: CACHE_BYTES,
         decode_threads: threads,
-        ..StoreOptions::default()
+        verify: false,
     };
     Ok(VersionedFile::open(path, &options)?)
 }
@@ -164,9 +163,11 @@ fn dtype_text(dtype: &Value) -> String {
     }
 }
 
+/// As Python writes a tuple.
 fn shape_text(shape: &[u64]) -> String {
     let extents: Vec<String> = shape.iter().map(u64::to_string).collect();
-    format!("({})", extents.join(", "))
+    let comma = if shape.len() == 1 { "," } else { "" };
+    format!("({}{comma})", extents.join(", "))
 }
 
 fn short_text(facts: &ArrayFacts) -> String {
@@ -183,19 +184,17 @@ fn array_text(facts: &ArrayFacts) -> String {
 }
 
 fn chunks_text(chunks: &ChunkChange) -> String {
-    let mut text = format!(
-        "{} of {} changed",
-        chunks.changed,
-        counted(chunks.of, "chunk")
-    );
-    if chunks.cut_off > 0 {
-        write!(text, ", {} cut off", chunks.cut_off).expect("writing to memory");
-    }
-    if chunks.new > 0 {
+    let changed = (chunks.changed > 0).then(|| {
+        let all = counted(chunks.of, "chunk");
+        format!("{} of {all} changed", chunks.changed)
+    });
+    let cut_off = (chunks.cut_off > 0).then(|| format!("{} cut off", chunks.cut_off));
+    let new = (chunks.new > 0).then(|| {
         let size = shown_size(chunks.new_stored_bytes);
-        write!(text, ", {} new ({size})", chunks.new).expect("writing to memory");
-    }
-    text
+        format!("{} new ({size})", chunks.new)
+    });
+    let parts: Vec<String> = [changed, cut_off, new].into_iter().flatten().collect();
+    parts.join(", ")
 }
 
 /// `1 chunk`, `2 chunks`.
@@ -221,22 +220,14 @@ fn attributes_text(attributes: &[AttributeDifference]) -> String {
 
 fn range_lines(chunks: &ChunkChange, most: usize) -> impl Iterator<Item = String> + '_ {
     let left = chunks.ranges.len().saturating_sub(most);
-    let more = (left > 0 && most > 0).then(|| format!("    and {}", counted(left as u64, "more range")));
+    let more =
+        (left > 0 && most > 0).then(|| format!("    and {}", counted(left as u64, "more range")));
     chunks
         .ranges
         .iter()
         .take(most)
-        .map(|range| format!("    {}", range_text(range)))
+        .map(|range| format!("    {range}"))
         .chain(more)
-}
-
-/// A range as NumPy would be asked for it.
-fn range_text(range: &ElementBox) -> String {
-    let axes: Vec<String> = range
-        .iter()
-        .map(|axis| format!("{}:{}", axis.start, axis.end))
-        .collect();
-    format!("[{}]", axes.join(", "))
 }
 
 /// What differs, as the documented JSON has it.
@@ -289,11 +280,7 @@ fn array_json(facts: &Option<ArrayFacts>) -> Value {
 }
 
 fn chunks_json(chunks: &ChunkChange) -> Value {
-    let ranges: Vec<Vec<[u64; 2]>> = chunks
-        .ranges
-        .iter()
-        .map(|range| range.iter().map(|axis| [axis.start, axis.end]).collect())
-        .collect();
+    let ranges: Vec<&[(u64, u64)]> = chunks.ranges.iter().map(|range| &range.axes[..]).collect();
     json!({
         "changed": chunks.changed,
         "of": chunks.of,

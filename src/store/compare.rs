@@ -5,6 +5,7 @@
 //! one exception is a chunk of nothing but fill value, which may be mapped in one version and left out in the other.
 
 mod boxes;
+mod rewrites;
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::ops::Range;
@@ -15,6 +16,7 @@ use super::attributes::AttributeText;
 use super::chunked::Chunked;
 use super::dataset::Dataset;
 use super::dtype;
+use super::elements::ElementBox;
 use super::history::VersionIndex;
 use super::live::VersionedFile;
 use super::raw_data::extent_of;
@@ -23,6 +25,7 @@ use super::snapshot::Snapshot;
 use super::tree::{Child, ChildKind, VersionTree};
 use crate::h5::mapping::ChunkMap;
 use boxes::boxes_of;
+pub use rewrites::{Column, Rewrites, VersionRewrites};
 
 /// What differs between two versions.
 #[derive(Debug)]
@@ -90,9 +93,6 @@ pub struct TypeChange {
     /// `None` for a group.
     pub after: Option<ArrayFacts>,
 }
-
-/// One range of indexes along each axis of an array, slowest first.
-pub type ElementBox = Vec<Range<u64>>;
 
 /// Which chunks of a dataset differ.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -357,9 +357,11 @@ fn stored_chunks(map: &ChunkMap) -> HashSet<u64> {
 
 /// `None` where no chunk differs.
 fn chunk_change(before: &Dataset, after: &Dataset) -> Result<Option<ChunkChange>, StoreError> {
-    let whole = |dataset: &Dataset| -> ElementBox {
+    let whole = |dataset: &Dataset| {
         let shape = dataset.header.dataspace.shape();
-        shape.iter().map(|&extent| 0..extent).collect()
+        ElementBox {
+            axes: shape.iter().map(|&extent| (0, extent)).collect(),
+        }
     };
     let element_bytes = after.datatype().size as u64;
     let comparable = before.chunked().zip(after.chunked()).filter(|_| {
@@ -399,15 +401,7 @@ fn chunk_change(before: &Dataset, after: &Dataset) -> Result<Option<ChunkChange>
         .into_iter()
         .map(|cells| elements_of(&cells, shapes.1, &after.chunk_shape))
         .collect();
-    let elements: u64 = ranges
-        .iter()
-        .map(|range| {
-            range
-                .iter()
-                .map(|axis| axis.end - axis.start)
-                .product::<u64>()
-        })
-        .sum();
+    let elements: u64 = ranges.iter().map(ElementBox::len).sum();
     let (new_chunks, new_stored_bytes) = new_chunks(old, new, &cells.changed)?;
     Ok(Some(ChunkChange {
         changed: cells.changed.len() as u64,
@@ -506,11 +500,15 @@ fn cell_in(cell: u64, from: &[u64], to: &[u64]) -> Option<u64> {
 }
 
 fn elements_of(cells: &[Range<u64>], shape: &[u64], chunk_shape: &[u64]) -> ElementBox {
-    cells
-        .iter()
-        .zip(shape.iter().zip(chunk_shape))
-        .map(|(range, (&extent, &chunk))| {
-            range.start * chunk..(range.end.saturating_mul(chunk)).min(extent)
-        })
-        .collect()
+    let axes = cells.iter().zip(shape.iter().zip(chunk_shape));
+    ElementBox {
+        axes: axes
+            .map(|(range, (&extent, &chunk))| {
+                (
+                    range.start * chunk,
+                    range.end.saturating_mul(chunk).min(extent),
+                )
+            })
+            .collect(),
+    }
 }

@@ -48,8 +48,8 @@ pub use attributes::AttributeText;
 pub use chunk_hash::HashError;
 pub use commit_error::CommitError;
 pub use compare::{
-    ArrayFacts, AttributeDifference, AttributeState, ChunkChange, Comparison, Difference,
-    ElementBox, ObjectChange, TypeChange,
+    ArrayFacts, AttributeDifference, AttributeState, ChunkChange, Column, Comparison, Difference,
+    ObjectChange, Rewrites, TypeChange, VersionRewrites,
 };
 pub use dataset::Dataset;
 pub use elements::ElementBox;
