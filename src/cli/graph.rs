@@ -36,7 +36,9 @@ pub(super) fn newest_first(history: &History) -> Vec<VersionIndex> {
     // Parents in a circle, which only a damaged file has, are nobody's end.
     let missing: Vec<VersionIndex> = {
         let mut seen = vec![false; history.len()];
-        order.iter().for_each(|index| seen[index.0 as usize] = true);
+        for index in &order {
+            seen[index.0 as usize] = true;
+        }
         history
             .iter()
             .map(|(index, _)| index)
@@ -101,13 +103,11 @@ impl Graph {
     }
 
     fn free_lane(&mut self) -> usize {
-        match self.lanes.iter().position(Option::is_none) {
-            Some(lane) => lane,
-            None => {
-                self.lanes.push(None);
-                self.lanes.len() - 1
-            }
+        if let Some(lane) = self.lanes.iter().position(Option::is_none) {
+            return lane;
         }
+        self.lanes.push(None);
+        self.lanes.len() - 1
     }
 
     fn margin(&self, mark: impl Fn(usize) -> char) -> String {
@@ -132,9 +132,9 @@ impl Graph {
         for &lane in &waiting[1..] {
             line[2 * lane] = ' ';
             line[2 * lane - 1] = '/';
-            for between in (2 * own + 1..2 * lane - 2).step_by(2) {
-                if line[between] == ' ' {
-                    line[between] = '_';
+            for between in &mut line[2 * own + 1..2 * lane - 1] {
+                if *between == ' ' {
+                    *between = '_';
                 }
             }
         }

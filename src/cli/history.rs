@@ -162,7 +162,7 @@ fn bar(version: &VersionRewrites, widen: usize) -> String {
     let mut text = String::new();
     for run in version.columns.chunk_by(|a, b| mark(a) == mark(b)) {
         let (mark, style) = mark(&run[0]);
-        let marks = String::from_iter(std::iter::repeat_n(mark, run.len() * widen));
+        let marks: String = std::iter::repeat_n(mark, run.len() * widen).collect();
         match style {
             Some(style) => write!(text, "{style}{marks}{style:#}").expect("writing to memory"),
             None => text.push_str(&marks),

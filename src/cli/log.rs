@@ -99,18 +99,18 @@ fn text_lines(history: &History, entries: &[Entry], is_graph: bool) -> Vec<Strin
         let own_lines = entry_lines(history, entry);
         if is_graph {
             let margins = graph.place(entry.index, parent);
-            let lanes = |margin: &str| format!("{LANES}{margin}{LANES:#}");
-            lines.extend(margins.joining.as_deref().map(lanes));
+            let dimmed = |margin: &str| format!("{LANES}{margin}{LANES:#}");
+            lines.extend(margins.joining.as_deref().map(dimmed));
             for (i, line) in own_lines.iter().enumerate() {
                 let margin = if i == 0 {
                     &margins.first
                 } else {
                     &margins.others
                 };
-                lines.push(format!("{}{line}", lanes(margin)));
+                lines.push(format!("{}{line}", dimmed(margin)));
             }
             if place + 1 < entries.len() {
-                lines.push(lanes(margins.others.trim_end()));
+                lines.push(dimmed(margins.others.trim_end()));
             }
         } else {
             lines.extend(own_lines);
@@ -159,10 +159,10 @@ fn added(comparison: &Comparison) -> (u64, u64) {
         .fold((0, 0), |(chunks, bytes), object| {
             let (more, size) = match &object.difference {
                 Difference::Added(Some(facts)) => (facts.chunks, facts.stored_bytes),
-                Difference::Modified {
-                    chunks: Some(chunks),
-                    ..
-                } => (chunks.new, chunks.new_stored_bytes),
+                Difference::Modified(modification) => modification
+                    .chunks
+                    .as_ref()
+                    .map_or((0, 0), |chunks| (chunks.new, chunks.new_stored_bytes)),
                 _ => (0, 0),
             };
             (chunks + more, bytes + size)

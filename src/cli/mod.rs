@@ -12,6 +12,7 @@ mod report;
 mod size;
 mod status;
 mod umount;
+mod verify;
 
 use std::ffi::{OsStr, OsString};
 use std::process::ExitCode;
@@ -34,6 +35,7 @@ Examples:
   vh5fs log data.h5                   what each version changed
   vh5fs diff data.h5 2026-06 current  what changed since June
   vh5fs umount /mnt                   unmount
+  vh5fs verify data.h5                check every stored chunk and all that leads to it
 
 In /etc/fstab, or with mount -t fuse.vh5fs:
   /data/data.h5  /mnt  fuse.vh5fs  ro,allow_other,cache_size=1G  0 0
@@ -49,9 +51,10 @@ enum Command {
     Log(log::LogArgs),
     Diff(diff::DiffArgs),
     History(history::HistoryArgs),
+    Verify(verify::VerifyArgs),
 }
 
-/// Runs the program: 0 done, 1 failed, 2 bad usage.
+/// Runs the program: 0 done, 1 failed, 2 bad usage. A check that finds damage has failed; one that cannot be made is told apart by 2.
 #[must_use]
 pub fn run() -> ExitCode {
     let cli = Cli::parse_from(with_implied_mount(std::env::args_os().collect()));
@@ -63,6 +66,7 @@ pub fn run() -> ExitCode {
         Command::Log(args) => log::run(&args),
         Command::Diff(args) => diff::run(&args),
         Command::History(args) => history::run(&args),
+        Command::Verify(args) => return verify::run(&args),
     };
     match done {
         Ok(code) => code,
@@ -80,6 +84,11 @@ fn one_line(error: &anyhow::Error) -> String {
         .map(str::trim)
         .collect::<Vec<_>>()
         .join(" ")
+}
+
+/// One for each core.
+fn default_threads() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
 }
 
 /// mount(8) runs `vh5fs FILE DIR -o ...`, without the word `mount`, which is put in here unless another command's name is there.

@@ -2,18 +2,18 @@
 
 use std::io::{self, Write};
 use std::path::Path;
-use std::thread;
 
 use anstyle::{AnsiColor, Style};
 use anyhow::Context;
 use chrono::{DateTime, Local, Offset, Utc};
 use serde_json::{Value, json};
 
+use super::default_threads;
 use super::size::shown_size;
 use crate::store::time;
 use crate::store::{
     ArrayFacts, AttributeDifference, AttributeState, ChunkChange, Comparison, Difference, History,
-    ObjectChange, StoreOptions, VersionIndex, VersionedFile,
+    Modification, ObjectChange, StoreOptions, VersionIndex, VersionedFile,
 };
 
 /// Nothing but metadata is read, which is not kept here.
@@ -27,10 +27,9 @@ const UNREADABLE: Style = AnsiColor::Red.on_default().bold();
 
 /// Opens FILE for a look at its versions.
 pub(super) fn open(path: &Path) -> anyhow::Result<VersionedFile> {
-    let threads = thread::available_parallelism().map_or(1, std::num::NonZero::get);
     let options = StoreOptions {
         cache_bytes: CACHE_BYTES,
-        decode_threads: threads,
+        decode_threads: default_threads(),
         verify: false,
     };
     Ok(VersionedFile::open(path, &options)?)
@@ -99,7 +98,7 @@ pub(super) fn difference_lines(comparison: &Comparison, max_ranges: usize) -> Ve
         let (style, letter) = match &object.difference {
             Difference::Added(_) => (ADDED, 'A'),
             Difference::Removed(_) => (REMOVED, 'D'),
-            Difference::Modified { .. } => (MODIFIED, 'M'),
+            Difference::Modified(_) => (MODIFIED, 'M'),
             Difference::Unreadable(_) => (UNREADABLE, '!'),
         };
         let mut line = format!("{style}{letter}{style:#} {path}{slash}");
@@ -109,10 +108,8 @@ pub(super) fn difference_lines(comparison: &Comparison, max_ranges: usize) -> Ve
             line.push_str(&told);
         }
         lines.push(line);
-        if let Difference::Modified {
-            chunks: Some(chunks),
-            ..
-        } = &object.difference
+        if let Difference::Modified(modification) = &object.difference
+            && let Some(chunks) = &modification.chunks
         {
             lines.extend(range_lines(chunks, max_ranges));
         }
@@ -126,11 +123,12 @@ fn object_text(difference: &Difference) -> String {
             facts.as_ref().map(array_text).unwrap_or_default()
         }
         Difference::Unreadable(error) => error.to_string(),
-        Difference::Modified {
-            description,
-            chunks,
-            attributes,
-        } => {
+        Difference::Modified(modification) => {
+            let Modification {
+                description,
+                chunks,
+                attributes,
+            } = &**modification;
             let mut parts = Vec::new();
             if let Some(change) = description {
                 let short = |facts: &Option<ArrayFacts>| {
@@ -244,22 +242,23 @@ fn object_json(object: &ObjectChange) -> Value {
         "kind": if object.is_group { "group" } else { "dataset" },
     });
     let more = match &object.difference {
-        Difference::Added(facts) => json!({"change": "added", "array": array_json(facts)}),
-        Difference::Removed(facts) => json!({"change": "removed", "array": array_json(facts)}),
+        Difference::Added(facts) => json!({"change": "added", "array": array_json(facts.as_ref())}),
+        Difference::Removed(facts) => {
+            json!({"change": "removed", "array": array_json(facts.as_ref())})
+        }
         Difference::Unreadable(error) => {
             json!({"change": "unreadable", "error": error.to_string()})
         }
-        Difference::Modified {
-            description,
-            chunks,
-            attributes,
-        } => json!({
-            "change": "modified",
-            "array_before": description.as_ref().map(|change| array_json(&change.before)),
-            "array_after": description.as_ref().map(|change| array_json(&change.after)),
-            "chunks": chunks.as_ref().map(chunks_json),
-            "attributes": attributes_json(attributes),
-        }),
+        Difference::Modified(modification) => {
+            let change = modification.description.as_ref();
+            json!({
+                "change": "modified",
+                "array_before": change.map(|change| array_json(change.before.as_ref())),
+                "array_after": change.map(|change| array_json(change.after.as_ref())),
+                "chunks": modification.chunks.as_ref().map(chunks_json),
+                "attributes": attributes_json(&modification.attributes),
+            })
+        }
     };
     if let (Value::Object(fields), Value::Object(more)) = (&mut fields, more) {
         fields.extend(more);
@@ -267,8 +266,8 @@ fn object_json(object: &ObjectChange) -> Value {
     fields
 }
 
-fn array_json(facts: &Option<ArrayFacts>) -> Value {
-    facts.as_ref().map_or(Value::Null, |facts| {
+fn array_json(facts: Option<&ArrayFacts>) -> Value {
+    facts.map_or(Value::Null, |facts| {
         json!({
             "dtype": facts.dtype,
             "shape": facts.shape,

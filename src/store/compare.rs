@@ -57,16 +57,20 @@ pub enum Difference {
     /// It is in the earlier version alone.
     Removed(Option<ArrayFacts>),
     /// It is in both.
-    Modified {
-        /// Another type, shape or fill value, or a group that became a dataset, or the reverse.
-        description: Option<TypeChange>,
-        /// Which of its chunks differ; `None` for a group, or where none does.
-        chunks: Option<ChunkChange>,
-        /// Attributes that differ.
-        attributes: Vec<AttributeDifference>,
-    },
+    Modified(Box<Modification>),
     /// It cannot be compared.
     Unreadable(StoreError),
+}
+
+/// How an object that both versions have differs.
+#[derive(Debug)]
+pub struct Modification {
+    /// Another type, shape or fill value, or a group that became a dataset, or the reverse.
+    pub description: Option<TypeChange>,
+    /// Which of its chunks differ; `None` for a group, or where none does.
+    pub chunks: Option<ChunkChange>,
+    /// Attributes that differ.
+    pub attributes: Vec<AttributeDifference>,
 }
 
 /// What an array is.
@@ -245,10 +249,12 @@ impl Pair<'_> {
             after: new_facts,
         });
         let is_equal = description.is_none() && chunks.is_none() && attributes.is_empty();
-        Ok((!is_equal).then_some(Difference::Modified {
-            description,
-            chunks,
-            attributes,
+        Ok((!is_equal).then(|| {
+            Difference::Modified(Box::new(Modification {
+                description,
+                chunks,
+                attributes,
+            }))
         }))
     }
 

@@ -40,6 +40,7 @@ pub mod dtype;
 pub mod json;
 pub mod text;
 pub mod typed_value;
+pub mod verify;
 
 #[cfg(test)]
 mod type_samples;
@@ -49,7 +50,7 @@ pub use chunk_hash::HashError;
 pub use commit_error::CommitError;
 pub use compare::{
     ArrayFacts, AttributeDifference, AttributeState, ChunkChange, Column, Comparison, Difference,
-    ObjectChange, Rewrites, TypeChange, VersionRewrites,
+    Modification, ObjectChange, Rewrites, TypeChange, VersionRewrites,
 };
 pub use dataset::Dataset;
 pub use elements::ElementBox;
