@@ -2,6 +2,7 @@
 
 mod commit;
 mod diff;
+mod generate;
 mod graph;
 mod history;
 mod log;
@@ -52,6 +53,8 @@ enum Command {
     Diff(diff::DiffArgs),
     History(history::HistoryArgs),
     Verify(verify::VerifyArgs),
+    Completions(generate::CompletionsArgs),
+    Man(generate::ManArgs),
 }
 
 /// Runs the program: 0 done, 1 failed, 2 bad usage. A check that finds damage has failed; one that cannot be made is told apart by 2.
@@ -66,6 +69,8 @@ pub fn run() -> ExitCode {
         Command::Log(args) => log::run(&args),
         Command::Diff(args) => diff::run(&args),
         Command::History(args) => history::run(&args),
+        Command::Completions(args) => generate::completions(&args).map(|()| ExitCode::SUCCESS),
+        Command::Man(args) => generate::man(&args).map(|()| ExitCode::SUCCESS),
         Command::Verify(args) => return verify::run(&args),
     };
     match done {
