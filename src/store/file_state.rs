@@ -33,7 +33,7 @@ pub(crate) struct FileState {
     /// See [`FileState::is_complete`].
     complete: AtomicBool,
     /// What this process itself does to the file.
-    own_commit: Arc<OwnCommit>,
+    pub(super) own_commit: Arc<OwnCommit>,
 }
 
 /// Something that is read once, and kept only if the file did not change while it was read.
