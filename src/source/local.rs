@@ -169,3 +169,29 @@ pub(in crate::source) fn identity_of(metadata: &Metadata) -> Identity {
         ctime_ns: nanoseconds(metadata.ctime(), metadata.ctime_nsec()),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// However soon a write follows, the state that was stamped is told from the one behind it.
+    #[test]
+    fn a_stamp_is_told_from_every_later_write() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let ours = LocalFile::open(file.path()).unwrap();
+        let mut stamps = 0;
+        for round in 0..2000u32 {
+            file.as_file().write_at(&round.to_le_bytes(), 0).unwrap();
+            let Some(stamped) = ours.stamp() else {
+                continue;
+            };
+            stamps += 1;
+            assert_eq!(ours.identity().unwrap(), stamped);
+            file.as_file().write_at(&round.to_le_bytes(), 0).unwrap();
+            let later = ours.identity().unwrap();
+            assert_ne!(later.mtime_ns, stamped.mtime_ns, "round {round}");
+            assert_eq!(later.len_bytes, 4);
+        }
+        assert!(stamps > 1000, "{stamps}");
+    }
+}

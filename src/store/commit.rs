@@ -100,7 +100,7 @@ impl VersionedFile {
         let before = snapshot.identity();
         // Held until the new state was read: it is then known to differ from the one before by the new version alone.
         let locked = Arc::clone(writer.transaction());
-        let running = self.own_commit.begin(before);
+        let running = self.states.own_commit.begin(before);
         let mappings = match self.write(writer, &prepared, &running) {
             Ok(mappings) => mappings,
             Err(error) => {

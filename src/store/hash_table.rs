@@ -6,7 +6,7 @@
 //! place, all of it is read again.
 
 use std::collections::{HashMap, HashSet};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use super::StoreError;
 use super::chunk_hash::ChunkHash;
@@ -37,6 +37,8 @@ pub(crate) struct HashTable {
     runs: Vec<Arc<Run>>,
     /// How many rows count (`largest_index`).
     pub(super) rows: u64,
+    /// The hashes alone, sorted, once they were asked for.
+    by_hash: OnceLock<Vec<ChunkHash>>,
 }
 
 /// Tells most chunks apart from the wanted ones by two bytes of their hash.
@@ -145,6 +147,7 @@ impl HashTable {
         Ok(Self {
             runs,
             rows: len_used,
+            by_hash: OnceLock::new(),
         })
     }
 
@@ -176,6 +179,20 @@ impl HashTable {
             }
         }
         found
+    }
+
+    /// Whether a chunk of that hash is stored, under whatever number. A table that was rebuilt names one of several equal chunks.
+    pub(crate) fn has(&self, hash: &ChunkHash) -> bool {
+        let sorted = self.by_hash.get_or_init(|| {
+            let mut hashes: Vec<_> = self
+                .runs
+                .iter()
+                .flat_map(|run| run.iter().map(|entry| entry.1.hash))
+                .collect();
+            hashes.sort_unstable();
+            hashes
+        });
+        sorted.binary_search(hash).is_ok()
     }
 
     /// All that it has, by number of the stored chunk.
@@ -261,6 +278,7 @@ mod tests {
     use super::*;
     use crate::h5::fixture::Fixture;
     use crate::store::dataset::Shared;
+    use crate::store::file_state::SharedStates;
     use crate::store::raw_data::Proof;
     use crate::store::snapshot::Snapshot;
     use crate::store::tree::ChildKind;
@@ -320,8 +338,9 @@ for name in ("earliest", "latest"):
     fn every_chunk_that_the_library_wrote_has_its_hash() {
         let files = Fixture::make(PROGRAM);
         for name in ["earliest.h5", "latest.h5"] {
-            let (datasets, chunks) =
-                read_by_hashes(Snapshot::read(&files.path(name), &Arc::default()).unwrap());
+            let (datasets, chunks) = read_by_hashes(
+                Snapshot::read(&files.path(name), &SharedStates::default()).unwrap(),
+            );
             assert_eq!(datasets, 24, "{name}");
             assert!(chunks > 200, "{name}: {chunks}");
         }
@@ -331,7 +350,7 @@ for name in ("earliest", "latest"):
     fn a_chunk_that_is_not_its_hash_is_an_error() {
         let files = Fixture::make(PROGRAM);
         let path = files.path("latest.h5");
-        let snapshot = Arc::new(Snapshot::read(&path, &Arc::default()).unwrap());
+        let snapshot = Arc::new(Snapshot::read(&path, &SharedStates::default()).unwrap());
         let (index, _) = snapshot.history().iter().next().unwrap();
         let name: Arc<[u8]> = Arc::from(&b"pairs"[..]);
         let raw_data = snapshot.raw_data(index, &name).unwrap().unwrap();
@@ -340,7 +359,7 @@ for name in ("earliest", "latest"):
         bytes[usize::try_from(chunk.address.0).unwrap()] ^= 1;
         let damaged = files.path("damaged.h5");
         std::fs::write(&damaged, bytes).unwrap();
-        let snapshot = Arc::new(Snapshot::read(&damaged, &Arc::default()).unwrap());
+        let snapshot = Arc::new(Snapshot::read(&damaged, &SharedStates::default()).unwrap());
         let raw_data = snapshot.raw_data(index, &name).unwrap().unwrap();
         let decode = |number, rows| raw_data.decode(number, &[rows], Proof::Hash);
         assert!(decode(0, 4).is_ok());

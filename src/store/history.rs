@@ -1,6 +1,6 @@
 //! The versions of a file: their names, times and parents, and which one a name, a time or a number of steps back means.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -63,6 +63,8 @@ pub struct History {
     current: Option<VersionIndex>,
     /// As the file says; `None` where it does not.
     data_version: Option<i64>,
+    /// Names of parents that are not there: a version of that name would become one.
+    missing_parents: BTreeSet<Vec<u8>>,
 }
 
 /// A version as the file holds it, finished or not.
@@ -124,6 +126,7 @@ impl History {
         let is_known = |name: &[u8]| name == &*added.name || self.by_name.contains_key(name);
         if !added.committed
             || self.by_name.contains_key(&added.name)
+            || self.missing_parents.contains(&*added.name)
             || !current_name.as_deref().is_none_or(is_known)
             || !added
                 .parent_name
@@ -148,11 +151,11 @@ impl History {
             .collect();
         let place = found.partition_point(|other| other.name < added.name);
         found.insert(place, added);
-        Ok(Some(Self::build(
-            &found,
-            current_name.as_deref(),
-            data_version,
-        )))
+        let mut history = Self::build(&found, current_name.as_deref(), data_version);
+        history
+            .missing_parents
+            .extend(self.missing_parents.iter().cloned());
+        Ok(Some(history))
     }
 
     fn build(found: &[Found], current_name: Option<&[u8]>, data_version: Option<i64>) -> Self {
@@ -217,6 +220,12 @@ impl History {
             by_name: indexes().map(|(i, v)| (v.key.name.clone(), i)).collect(),
             by_time,
             current: nearest(current_name),
+            missing_parents: found
+                .iter()
+                .filter_map(|found| found.parent_name.as_deref())
+                .filter(|&name| name != FIRST_VERSION && !all.contains_key(name))
+                .map(<[u8]>::to_vec)
+                .collect(),
             data_version,
             versions,
         }

@@ -8,10 +8,10 @@ use quick_cache::Weighter;
 use quick_cache::sync::Cache;
 
 use super::dataset::{Dataset, Shared};
-use super::file_state::{FileState, Kept, new_epoch};
+use super::file_state::{FileState, Kept, SharedStates, new_epoch};
 use super::hash_table::HashTable;
 use super::history::{History, VersionIndex, VersionKey};
-use super::own_commit::{Added, OwnCommit};
+use super::own_commit::Added;
 use super::raw_data::{Earlier, OwnTables, RawData};
 use super::raw_places::RawPlaces;
 use super::sharing::{ClassId, Sharing};
@@ -61,13 +61,13 @@ impl Snapshot {
     ///
     /// # Errors
     /// Whatever keeps it from being mounted.
-    pub(crate) fn read(path: &Path, own_commit: &Arc<OwnCommit>) -> Result<Self, StoreError> {
+    pub(crate) fn read(path: &Path, shared: &SharedStates) -> Result<Self, StoreError> {
         let opened = Opened::open(path)?;
         let Opened { h5, versions, .. } = &opened;
         let damaged = |error| damaged(path, error);
         let history = History::read(h5, *versions).map_err(damaged)?;
         let raw_places = RawPlaces::read(&h5.reader(), opened.data).map_err(damaged)?;
-        Ok(Self::of(path, opened, history, raw_places, own_commit))
+        Ok(Self::of(path, opened, history, raw_places, shared))
     }
 
     /// Reads the file at `path`, which is in the state `old` but for what a commit of this process `added`: that alone is looked at. Where it is not
@@ -76,7 +76,7 @@ impl Snapshot {
     /// # Errors
     /// As for [`Snapshot::read`].
     pub(crate) fn read_added(path: &Path, old: &Self, added: &Added) -> Result<Self, StoreError> {
-        let own_commit = &old.file.own_commit;
+        let shared = old.file.shared();
         let opened = Opened::open(path)?;
         let reader = opened.h5.reader();
         let is_same_file = {
@@ -94,10 +94,10 @@ impl Snapshot {
             Ok(history.zip(raw_places))
         };
         if is_same_file && let Ok(Some((history, raw_places))) = found() {
-            return Ok(Self::of(path, opened, history, raw_places, own_commit));
+            return Ok(Self::of(path, opened, history, raw_places, &shared));
         }
         drop(opened);
-        Self::read(path, own_commit)
+        Self::read(path, &shared)
     }
 
     fn of(
@@ -105,7 +105,7 @@ impl Snapshot {
         opened: Opened,
         history: History,
         raw_places: RawPlaces,
-        own_commit: &Arc<OwnCommit>,
+        shared: &SharedStates,
     ) -> Self {
         Self {
             file: Arc::new(FileState::new(
@@ -113,7 +113,8 @@ impl Snapshot {
                 opened.source,
                 opened.h5,
                 opened.identity,
-                own_commit.clone(),
+                shared,
+                history.data_version(),
             )),
             history,
             versions: opened.versions,

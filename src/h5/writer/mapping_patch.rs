@@ -248,3 +248,185 @@ fn read_pieces(
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+    use std::sync::Arc;
+
+    use proptest::prelude::*;
+
+    use super::super::heap::CollectionBuilder;
+    use super::super::mapping_block::{Encoded, encode};
+    use super::super::spec::HeapPlace;
+    use super::*;
+    use crate::h5::mapping::{ChunkMap, MappingForm, decode_chunk_map};
+
+    const SOURCE: &[u8] = b"/_version_data/50% off/raw_data";
+
+    fn mapped<'m>(shape: &'m [u64], chunk_shape: &'m [u64]) -> MappedShape<'m> {
+        MappedShape {
+            source_dataset: SOURCE,
+            shape,
+            chunk_shape,
+        }
+    }
+
+    /// A file with nothing but a block, and the block's map.
+    fn file_of(
+        block: &[u8],
+        shape: &[u64],
+        chunk_shape: &[u64],
+    ) -> (MetaReader, HeapPlace, ChunkMap) {
+        let mut heap = CollectionBuilder::new(Address(0));
+        let place = heap.add(block).unwrap();
+        let file = heap.finish();
+        let len_bytes = file.len() as u64;
+        let reader = MetaReader::new(Arc::new(file), 0, len_bytes);
+        let form = decode_chunk_map(block, Address(0), shape, chunk_shape, SOURCE).unwrap();
+        let MappingForm::Chunked(map) = form else {
+            panic!("{form:?}");
+        };
+        (reader, place, map)
+    }
+
+    fn patched(
+        reader: &MetaReader,
+        mapped: &MappedShape<'_>,
+        base: &MappingBase<'_>,
+        changed: &[(u64, Option<u64>)],
+    ) -> Result<Option<Encoded>, WriteError> {
+        let Some(patch) = plan(reader, mapped, base, changed)? else {
+            return Ok(None);
+        };
+        let mut block = Vec::new();
+        let checksum = patch.write(reader, &mut |bytes| {
+            block.extend_from_slice(bytes);
+            Ok(())
+        })?;
+        assert_eq!(block.len() as u64, patch.len_bytes);
+        Ok(Some(Encoded {
+            block,
+            checksum,
+            entry_bytes: patch.entry_bytes,
+        }))
+    }
+
+    proptest! {
+        /// Whatever is changed, added, taken away, grown or cut: the block is the one that is encoded from the start.
+        #[test]
+        fn a_patched_block_is_the_encoded_one(
+            axes in prop::collection::vec((1u64..30, 1u64..5), 1..4),
+            rows in 0u64..40,
+            base in prop::collection::vec(prop::option::weighted(0.8, 0u64..100), 200),
+            edits in prop::collection::btree_map(0u64..200, prop::option::weighted(0.7, 0u64..100), 0..20),
+            far in prop::option::weighted(0.2, (0u64..200, Just(1u64 << 33))),
+        ) {
+            let chunk_shape: Vec<u64> = axes.iter().map(|axis| axis.1).collect();
+            let before: Vec<u64> = axes.iter().map(|axis| axis.0).collect();
+            let now = [&[rows], &before[1..]].concat();
+            let grid = |shape: &[u64]| -> Vec<u64> {
+                shape.iter().zip(&chunk_shape).map(|(axis, chunk)| axis.div_ceil(*chunk)).collect()
+            };
+            let (cells_before, cells_now): (u64, u64) =
+                (grid(&before).iter().product(), grid(&now).iter().product());
+            let base: BTreeMap<u64, u64> = (0..cells_before)
+                .zip(base)
+                .filter_map(|(cell, chunk)| Some((cell, chunk?)))
+                .collect();
+            // A cell whose extent changed is one that was written.
+            let per_band: u64 = grid(&before)[1..].iter().product();
+            let edge = before[0].min(rows) / chunk_shape[0];
+            let mut changed: BTreeMap<u64, Option<u64>> = base
+                .iter()
+                .filter(|(cell, _)| before[0] != rows && **cell / per_band == edge)
+                .map(|(cell, chunk)| (*cell, Some(*chunk)))
+                .collect();
+            changed.extend(edits);
+            changed.extend(far.map(|(cell, chunk)| (cell, Some(chunk))));
+            let changed: Vec<_> = changed.into_iter().filter(|edit| edit.0 < cells_now).collect();
+            let mut wanted: BTreeMap<u64, u64> = base.clone();
+            wanted.retain(|cell, _| *cell < cells_now);
+            for &(cell, chunk) in &changed {
+                wanted.remove(&cell);
+                wanted.extend(chunk.map(|chunk| (cell, chunk)));
+            }
+
+            let encoded = encode(&mapped(&before, &chunk_shape), base).unwrap();
+            prop_assume!(encoded.is_some());
+            let (reader, place, map) = file_of(&encoded.unwrap().block, &before, &chunk_shape);
+            let now = mapped(&now, &chunk_shape);
+            let found = patched(&reader, &now, &MappingBase { place, map: &map }, &changed).unwrap();
+            if wanted.is_empty() {
+                prop_assert!(found.is_none());
+            } else {
+                let (found, wanted) = (found.unwrap(), encode(&now, wanted).unwrap().unwrap());
+                prop_assert_eq!(found.block, wanted.block);
+                prop_assert_eq!(found.checksum, wanted.checksum);
+                // Equal lengths may come of all entries being new.
+                prop_assert!(found.entry_bytes.is_none() || found.entry_bytes == wanted.entry_bytes);
+            }
+        }
+    }
+
+    #[test]
+    fn a_base_of_another_form_is_not_patched() {
+        let (shape, chunk_shape) = ([100], [10]);
+        let mapped = mapped(&shape, &chunk_shape);
+        let is_patched = |block: &[u8]| {
+            let (reader, place, map) = file_of(block, &shape, &chunk_shape);
+            let base = MappingBase { place, map: &map };
+            patched(&reader, &mapped, &base, &[(3, Some(4))])
+                .unwrap()
+                .is_some()
+        };
+        let sealed = |mut block: Vec<u8>| {
+            let body = block.len() - 4;
+            let checksum = crate::h5::lookup3(&block[..body]).to_le_bytes();
+            block[body..].copy_from_slice(&checksum);
+            block
+        };
+        let even = encode(&mapped, [(0, 1), (3, 2), (7, 3)])
+            .unwrap()
+            .unwrap()
+            .block;
+        assert!(is_patched(&even));
+        // Numbers of another width.
+        let uneven = encode(&mapped, [(0, 1), (3, 1 << 40)]).unwrap().unwrap();
+        assert!(!is_patched(&uneven.block));
+        // Another order of cells.
+        let entry_bytes = (even.len() - 13) / 3;
+        let mut shuffled = even.clone();
+        shuffled[9..9 + 2 * entry_bytes].rotate_left(entry_bytes);
+        assert!(!is_patched(&sealed(shuffled)));
+        // The file's own name.
+        let renamed: Vec<u8> = even[9..even.len() - 4]
+            .chunks(entry_bytes)
+            .flat_map(|entry| [b"a.h5", &entry[1..]].concat())
+            .collect();
+        assert!(!is_patched(&sealed(
+            [&even[..9], &renamed, &[0; 4]].concat()
+        )));
+    }
+
+    #[test]
+    fn a_base_that_changed_since_it_was_decoded_is_refused() {
+        let (shape, chunk_shape) = ([100], [10]);
+        let mapped = mapped(&shape, &chunk_shape);
+        let block = encode(&mapped, (0..10).map(|cell| (cell, cell)))
+            .unwrap()
+            .unwrap()
+            .block;
+        let (_, place, map) = file_of(&block, &shape, &chunk_shape);
+        let mut heap = CollectionBuilder::new(Address(0));
+        let mut block = block;
+        let in_last_entry = block.len() - 10;
+        block[in_last_entry] ^= 4;
+        heap.add(&block).unwrap();
+        let file = heap.finish();
+        let reader = MetaReader::new(Arc::new(file.clone()), 0, file.len() as u64);
+        let base = MappingBase { place, map: &map };
+        let error = patched(&reader, &mapped, &base, &[(3, Some(4))]).unwrap_err();
+        assert!(error.to_string().contains("checksum"), "{error}");
+    }
+}
