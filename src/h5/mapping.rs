@@ -179,7 +179,7 @@ pub fn blocks_equal(
 }
 
 /// The name of a source as it is stored: the C library takes `%b` for the number of a block, and `%%` for a percent sign.
-pub(super) fn escaped(name: &[u8]) -> Cow<'_, [u8]> {
+pub(crate) fn escaped(name: &[u8]) -> Cow<'_, [u8]> {
     if !name.contains(&b'%') {
         return Cow::Borrowed(name);
     }
@@ -250,12 +250,11 @@ impl<'a> Entries<'a> {
             let like_the_last = pattern
                 .as_ref()
                 .and_then(|last| last.take(&mut self.decoder));
-            let (source_numbers, target_numbers) = match like_the_last {
-                Some(numbers) => numbers,
-                None => {
-                    patterns = patterns.saturating_add(1);
-                    Pattern::decode(&mut self.decoder, self.flagged, rank, &names, &mut pattern)?
-                }
+            let (source_numbers, target_numbers) = if let Some(numbers) = like_the_last {
+                numbers
+            } else {
+                patterns = patterns.saturating_add(1);
+                Pattern::decode(&mut self.decoder, self.flagged, rank, &names, &mut pattern)?
             };
             let forms = pattern.as_ref()?;
             forms.source.unpack(source_numbers, rank, &mut source)?;

@@ -68,6 +68,7 @@ impl Sieve {
 }
 
 /// Where the two members of a row are.
+#[derive(Debug)]
 struct RowForm {
     hash: usize,
     shape: usize,
@@ -89,64 +90,49 @@ impl HashTable {
         chunk_rows: u64,
         earlier: Option<&Self>,
     ) -> Result<Self, StoreError> {
-        let wrong = |what| StoreError::HashTable {
-            dataset: path.to_vec(),
-            what,
-        };
-        let own_path: Arc<[u8]> = [path, b"/hash_table"].concat().into();
-        let table = RawData::open(
-            file,
-            version,
-            &own_path,
-            address,
-            new_epoch(),
-            None,
-            Earlier::default(),
-        )?;
-        let form = RowForm::of(&table.header.datatype).ok_or_else(|| wrong("its type"))?;
-        let &[len] = table.header.dataspace.shape() else {
-            return Err(wrong("its number of axes"));
-        };
-        let len_used = largest_index(file, address)
-            .map_err(|error| StoreError::RawData {
-                dataset: own_path.to_vec(),
-                error,
-            })?
-            .and_then(|index| u64::try_from(index).ok())
-            .filter(|&index| index <= len)
-            .ok_or_else(|| wrong("its attribute largest_index"))?;
-        let earlier = earlier.filter(|earlier| earlier.rows <= len_used);
+        let rows = HashRows::open(file, version, path, address, chunk_rows)?;
+        let earlier = earlier.filter(|earlier| earlier.rows <= rows.len);
         let rows_before = earlier.map_or(0, |earlier| earlier.rows);
-        let rows_per_chunk = table.chunk_shape[0];
         let mut chunks = Vec::new();
-        for number in rows_before / rows_per_chunk..len_used.div_ceil(rows_per_chunk) {
-            let bytes = table.decode_unhashed(number)?;
-            let first = number * rows_per_chunk;
-            let known = rows_before.saturating_sub(first);
-            let rows = bytes.chunks_exact(table.header.datatype.size);
-            let rows = rows.take(usize::try_from(len_used - first).unwrap_or(usize::MAX));
-            for row in rows.skip(usize::try_from(known).unwrap_or(usize::MAX)) {
-                let entry = form.decode(row, chunk_rows);
-                chunks.push(entry.ok_or_else(|| wrong("rows that are not those of one chunk"))?);
+        for part in rows_before / rows.rows_per_part()..rows.parts() {
+            for (number, entry) in rows.read_part(part)? {
+                if number >= rows_before {
+                    chunks.push(
+                        entry.ok_or_else(|| wrong(path, "rows that are not those of one chunk"))?,
+                    );
+                }
             }
         }
+        Self::of_rows(chunks, rows.len, earlier)
+            .ok_or_else(|| wrong(path, "two hashes for one chunk"))
+    }
+
+    /// The table of `rows` rows that say this of stored chunks, by their numbers; `None` where two contradict each other.
+    pub(super) fn from_rows(chunks: Vec<(u64, HashedChunk)>, rows: u64) -> Option<Self> {
+        Self::of_rows(chunks, rows, None)
+    }
+
+    /// The same where `earlier` has the rows before.
+    fn of_rows(mut chunks: Run, rows: u64, earlier: Option<&Self>) -> Option<Self> {
         chunks.retain(|(_, hashed)| hashed.hash != NO_HASH);
         chunks.sort_unstable_by_key(|entry| entry.0);
         chunks.dedup();
+        if chunks.windows(2).any(|pair| pair[0].0 == pair[1].0) {
+            return None;
+        }
+        let mut runs = Vec::new();
         if let Some(earlier) = earlier {
             chunks.retain(|&(number, hashed)| earlier.get(number) != Some(hashed));
-        }
-        let is_known =
-            |&(number, _): &(u64, _)| earlier.is_some_and(|earlier| earlier.get(number).is_some());
-        if chunks.windows(2).any(|pair| pair[0].0 == pair[1].0) || chunks.iter().any(is_known) {
-            return Err(wrong("two hashes for one chunk"));
+            if chunks.iter().any(|entry| earlier.get(entry.0).is_some()) {
+                return None;
+            }
+            runs.clone_from(&earlier.runs);
         }
         chunks.shrink_to_fit();
-        let mut runs = earlier.map_or_else(Vec::new, |earlier| earlier.runs.clone());
         add_run(&mut runs, chunks);
-        Ok(Self {
+        Some(Self {
             runs,
-            rows: len_used,
+            rows,
             by_hash: OnceLock::new(),
         })
     }
@@ -220,6 +206,108 @@ fn add_run(runs: &mut Vec<Arc<Run>>, chunks: Run) {
         last.sort_unstable_by_key(|entry| entry.0);
     }
     runs.push(Arc::new(last));
+}
+
+fn wrong(path: &[u8], what: &'static str) -> StoreError {
+    StoreError::HashTable {
+        dataset: path.to_vec(),
+        what,
+    }
+}
+
+/// The rows of a hash table as they are stored, a part at a time.
+#[derive(Debug)]
+pub(super) struct HashRows {
+    table: RawData,
+    form: RowForm,
+    chunk_rows: u64,
+    /// How many rows count.
+    pub(super) len: u64,
+}
+
+impl HashRows {
+    /// See [`HashTable::read`].
+    ///
+    /// # Errors
+    /// Damage of the dataset; [`StoreError::HashTable`] where its type or its attribute is not that of a hash table.
+    pub(super) fn open(
+        file: &Arc<FileState>,
+        version: &[u8],
+        path: &[u8],
+        address: Address,
+        chunk_rows: u64,
+    ) -> Result<Self, StoreError> {
+        let own_path: Arc<[u8]> = [path, b"/hash_table"].concat().into();
+        let table = RawData::open(
+            file,
+            version,
+            &own_path,
+            address,
+            new_epoch(),
+            None,
+            Earlier::default(),
+        )?;
+        let form = RowForm::of(&table.header.datatype).ok_or_else(|| wrong(path, "its type"))?;
+        let &[len] = table.header.dataspace.shape() else {
+            return Err(wrong(path, "its number of axes"));
+        };
+        let len_used = largest_index(file, address)
+            .map_err(|error| StoreError::RawData {
+                dataset: own_path.to_vec(),
+                error,
+            })?
+            .and_then(|index| u64::try_from(index).ok())
+            .filter(|&index| index <= len)
+            .ok_or_else(|| wrong(path, "its attribute largest_index"))?;
+        Ok(Self {
+            table,
+            form,
+            chunk_rows,
+            len: len_used,
+        })
+    }
+
+    /// In how many parts it is stored.
+    pub(super) fn parts(&self) -> u64 {
+        self.len.div_ceil(self.rows_per_part())
+    }
+
+    /// The parts that are in the file.
+    ///
+    /// # Errors
+    /// Damage of the index of its chunks.
+    pub(super) fn stored_parts(&self) -> Result<Vec<u64>, StoreError> {
+        let parts = self.parts();
+        let stored = self.table.table()?.stored().map(|(part, _)| part);
+        Ok(stored.filter(|&part| part < parts).collect())
+    }
+
+    /// The rows of a part, each with its number; `None` for one that is not the row of a chunk.
+    ///
+    /// # Errors
+    /// Damage of the part.
+    pub(super) fn read_part(
+        &self,
+        part: u64,
+    ) -> Result<impl Iterator<Item = (u64, Option<(u64, HashedChunk)>)>, StoreError> {
+        let bytes = self.table.decode_unhashed(part)?;
+        let row_bytes = self.table.header.datatype.size;
+        let first = self.first_row(part);
+        let rows = (first..self.len).take(bytes.len() / row_bytes);
+        Ok(rows.enumerate().map(move |(at, number)| {
+            let row = &bytes[at * row_bytes..(at + 1) * row_bytes];
+            (number, self.form.decode(row, self.chunk_rows))
+        }))
+    }
+
+    /// The first row of a part.
+    pub(super) fn first_row(&self, part: u64) -> u64 {
+        part.saturating_mul(self.rows_per_part())
+    }
+
+    fn rows_per_part(&self) -> u64 {
+        self.table.chunk_shape[0]
+    }
 }
 
 impl RowForm {

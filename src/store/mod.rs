@@ -39,6 +39,7 @@ pub mod dtype;
 pub mod json;
 pub mod text;
 pub mod typed_value;
+pub mod verify;
 
 #[cfg(test)]
 mod type_samples;

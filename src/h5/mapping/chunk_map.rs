@@ -194,17 +194,14 @@ impl ChunkMap {
                 Cells::Sparse(list)
             }
         };
-        map.len_mapped = match &map.cells {
-            Cells::Sparse(list) => list.len() as u64,
-            _ => {
-                let both = self.len_cells.min(len_cells);
-                let kept = self.count_mapped(0, both);
-                let was_mapped = changed
-                    .iter()
-                    .filter(|&&(cell, _)| cell < both && self.get(cell).is_some());
-                let is_mapped = changed.iter().filter(|(_, chunk)| chunk.is_some());
-                kept - was_mapped.count() as u64 + is_mapped.count() as u64
-            }
+        map.len_mapped = if let Cells::Sparse(list) = &map.cells {
+            list.len() as u64
+        } else {
+            let both = self.len_cells.min(len_cells);
+            let was_mapped = |cell: u64| cell < both && self.get(cell).is_some();
+            let were_mapped = changed.iter().filter(|entry| was_mapped(entry.0)).count();
+            let are_mapped = changed.iter().filter(|entry| entry.1.is_some()).count();
+            self.count_mapped(0, both) - were_mapped as u64 + are_mapped as u64
         };
         Some(map)
     }

@@ -71,7 +71,7 @@ pub(super) fn plan(
     let mut encoder = Encoder::new(mapped)?;
     let mut pieces = Pieces {
         entry_bytes,
-        pieces: Vec::new(),
+        list: Vec::new(),
         len_entries: 0,
         len_bytes: HEADER_BYTES + CHECKSUM_BYTES,
     };
@@ -98,7 +98,7 @@ pub(super) fn plan(
     Ok(Some(Patch {
         base: (start, len_bytes),
         collection: base.place.address,
-        pieces: pieces.pieces,
+        pieces: pieces.list,
         len_entries: pieces.len_entries,
         len_bytes: pieces.len_bytes,
         entry_bytes: are_alike.then_some(entry_bytes),
@@ -124,7 +124,7 @@ fn begins_as_written_here(
 /// The pieces of a block, while they are found.
 struct Pieces {
     entry_bytes: u64,
-    pieces: Vec<Piece>,
+    list: Vec<Piece>,
     len_entries: u64,
     len_bytes: u64,
 }
@@ -135,18 +135,18 @@ impl Pieces {
         let bytes = entries * self.entry_bytes;
         self.len_entries += entries;
         self.len_bytes += bytes;
-        match self.pieces.last_mut() {
+        match self.list.last_mut() {
             Some(Piece::Kept(kept)) => *kept += bytes,
-            _ if bytes > 0 => self.pieces.push(Piece::Kept(bytes)),
+            _ if bytes > 0 => self.list.push(Piece::Kept(bytes)),
             _ => {}
         }
     }
 
     fn leave_out(&mut self, entries: u64) {
         let bytes = entries * self.entry_bytes;
-        match self.pieces.last_mut() {
+        match self.list.last_mut() {
             Some(Piece::LeftOut(left_out)) => *left_out += bytes,
-            _ if bytes > 0 => self.pieces.push(Piece::LeftOut(bytes)),
+            _ if bytes > 0 => self.list.push(Piece::LeftOut(bytes)),
             _ => {}
         }
     }
@@ -156,10 +156,10 @@ impl Pieces {
         &mut self,
         encode: impl FnOnce(&mut Vec<u8>) -> Result<(), WriteError>,
     ) -> Result<u64, WriteError> {
-        if !matches!(self.pieces.last(), Some(Piece::New(_))) {
-            self.pieces.push(Piece::New(Vec::new()));
+        if !matches!(self.list.last(), Some(Piece::New(_))) {
+            self.list.push(Piece::New(Vec::new()));
         }
-        let Some(Piece::New(bytes)) = self.pieces.last_mut() else {
+        let Some(Piece::New(bytes)) = self.list.last_mut() else {
             return Ok(0);
         };
         let before = bytes.len();
