@@ -428,12 +428,10 @@ impl State {
     /// Lets the datasets that were open in an earlier state go on in this one: with what is staged of them here, or as if they had been
     /// removed.
     fn adopt(&mut self, slots: HashMap<NodeId, Slot>, old_tree: &Tree) {
-        let (mut left, mut left_overlays) = (Vec::new(), Vec::new());
         for (id, slot) in slots {
             let Some(content) = slot.weak.upgrade() else {
                 continue;
             };
-            left.extend(slot.staged);
             let loaded = self.contents().remove(&id).and_then(|slot| slot.staged);
             let mut body = content.write();
             if let Some(overlay) = &mut body.overlay {
@@ -442,10 +440,9 @@ impl State {
             match self.tree.node(id) {
                 Ok(node) if node.dataset().is_some() => {
                     body.base = Base::new(&self.file, self.place_of(node.origin.as_ref()));
-                    let overlay = loaded
+                    body.overlay = loaded
                         .as_ref()
                         .and_then(|loaded| loaded.write().overlay.take());
-                    left_overlays.extend(std::mem::replace(&mut body.overlay, overlay));
                 }
                 _ => {
                     if let Ok(node) = old_tree.node(id) {
@@ -460,15 +457,6 @@ impl State {
                 staged: is_staged.then_some(content),
             };
             self.contents().insert(id, slot);
-        }
-        // To close a file that has no name any more is to free its space, which takes the file system a millisecond.
-        if !left_overlays.is_empty() || !left.is_empty() {
-            let close = move || drop((left, left_overlays));
-            let closing = std::thread::Builder::new().name("close-staged".into());
-            if let Err(error) = closing.spawn(close) {
-                // What was to be closed there was closed here.
-                log::debug!("starting a thread that closes files: {error}");
-            }
         }
     }
 
