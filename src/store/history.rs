@@ -283,8 +283,14 @@ impl History {
     /// The version `steps` parents before the current one.
     #[must_use]
     pub fn before_current(&self, steps: u64) -> Option<VersionIndex> {
+        self.before(self.current?, steps)
+    }
+
+    /// The version `steps` parents before `start`.
+    #[must_use]
+    pub fn before(&self, start: VersionIndex, steps: u64) -> Option<VersionIndex> {
         // A circle of parents is walked round: no need to go further than its length tells.
-        let mut at = self.current?;
+        let mut at = start;
         for _ in 0..steps.min(self.versions.len() as u64) {
             at = self.version(at).parent?;
         }
@@ -421,7 +427,7 @@ pub(super) fn integer_of(attribute: &Attribute) -> Option<i64> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
 
     fn found(name: &str, parent: &str, timestamp: &str, committed: bool) -> Found {
@@ -434,13 +440,13 @@ mod tests {
         }
     }
 
-    fn name(history: &History, index: Option<VersionIndex>) -> &str {
+    pub(in super::super) fn name(history: &History, index: Option<VersionIndex>) -> &str {
         index.map_or("-", |i| {
             std::str::from_utf8(&history.version(i).key.name).unwrap()
         })
     }
 
-    fn sample() -> History {
+    pub(in super::super) fn sample() -> History {
         let versions = [
             found("r0", "__first_version__", "2020-01-01T00:00:00Z", true),
             found("r1", "r0", "2020-02-01T00:00:00Z", true),
