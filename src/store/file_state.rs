@@ -150,6 +150,16 @@ impl FileState {
         self.complete.store(true, Ordering::Release);
     }
 
+    /// What this state has in common with others of the same opened file.
+    pub(crate) fn shared(&self) -> SharedStates {
+        SharedStates {
+            own_commit: Arc::clone(&self.own_commit),
+            verification: Arc::clone(&self.verification),
+            // Nothing is ever added to one whose end is missing.
+            may_be_cut: false,
+        }
+    }
+
     pub(crate) fn unsettled(&self) -> StoreError {
         StoreError::Unsettled {
             path: self.path.clone(),

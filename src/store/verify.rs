@@ -27,7 +27,7 @@ pub use finding::{AffectedVersions, Damage, Fact, Finding, Note, TableDamage};
 
 use super::dataset::Shared;
 use super::file_state::{SharedStates, new_epoch};
-use super::raw_data::RawData;
+use super::raw_data::{Earlier, RawData};
 use super::raw_places::RawPlace;
 use super::tree::ChildKind;
 use super::{
@@ -326,8 +326,16 @@ impl Run<'_> {
 
     fn open(&self, source: &Arc<[u8]>, place: RawPlace) -> Result<RawData, StoreError> {
         let file = &self.snapshot.file;
-        RawData::open(file, b"", source, place.raw_data, new_epoch(), None, None)
-            .map(RawData::keeping_lost_chunks)
+        RawData::open(
+            file,
+            b"",
+            source,
+            place.raw_data,
+            new_epoch(),
+            None,
+            Earlier::default(),
+        )
+        .map(RawData::keeping_lost_chunks)
     }
 
     fn raw_data_damaged(&mut self, source: &Arc<[u8]>, entries: &[Entry], error: StoreError) {
