@@ -22,6 +22,7 @@ mod live;
 mod map_cache;
 mod names;
 mod new_version;
+mod npy;
 mod own_commit;
 mod raw_data;
 mod raw_places;
@@ -60,6 +61,7 @@ pub use history::{History, Version, VersionIndex, VersionKey};
 pub use live::{OpenDataset, StoreOptions, VersionedFile};
 pub use names::NAME_MAX_BYTES;
 pub(crate) use names::shown_forms;
+pub use npy::{Npy, OpenNpy};
 pub use new_version::{
     AttributeChange, CommitFailure, CommitReport, Description, NewContent, NewObject, NewVersion,
     StagedBytes, StagedReadError, WrittenDataset,
