@@ -10,7 +10,7 @@ use super::{
     AttributeText, Dataset, Snapshot, StoreError, VersionIndex, dtype, json, structure, time,
     type_text,
 };
-use crate::h5::Dataspace;
+use crate::h5::{Class, Dataspace};
 
 impl Snapshot {
     /// What describes a dataset, which is at its path in `version`: type, shape, chunks, fill value, filters and attributes.
@@ -135,6 +135,10 @@ impl Dataset {
         let datatype = &self.header.datatype;
         let zeros = vec![0; datatype.size];
         let fill = self.header.fill_value.as_deref().unwrap_or(&zeros);
+        if matches!(datatype.class, Class::FixedString { .. }) && fill == zeros {
+            // Whatever its padding, a string of nothing but NULs is empty.
+            return Ok(b"\"\"".to_vec());
+        }
         let reader = self.file.h5.reader();
         let mut text = Vec::new();
         json::write_json(datatype, fill, &HeapValues::new(&reader), &mut text).map_err(

@@ -40,14 +40,10 @@ pub(super) fn descr(datatype: &Datatype) -> Option<(String, Vec<u64>)> {
 /// The header of an array of `shape` whose elements are `descr`: magic, version, length, a Python dictionary, padded to 64 bytes.
 /// Version 1.0 where it can hold it, 2.0 where it is too long for that, 3.0 where it is not Latin-1. `None` where it is too long for any.
 pub(super) fn header(descr: &str, shape: &[u64]) -> Option<Vec<u8>> {
-    let extents: Vec<String> = shape.iter().map(u64::to_string).collect();
-    let shape = match &extents[..] {
-        [one] => format!("({one},)"),
-        all => format!("({})", all.join(", ")),
-    };
-    let growth = extents
-        .first()
-        .map_or(0, |extent| GROWTH_DIGITS.saturating_sub(extent.len()));
+    let growth = shape.first().map_or(0, |extent| {
+        GROWTH_DIGITS.saturating_sub(extent.to_string().len())
+    });
+    let shape = tuple(shape);
     let text = format!(
         "{{'descr': {descr}, 'fortran_order': False, 'shape': {shape}, }}{:growth$}",
         ""
@@ -126,17 +122,12 @@ fn write_fields(fields: &[Value], out: &mut String) -> Option<u64> {
         out.push_str(", ");
         let mut len_bytes = write_descr(descr, out)?;
         if let Some(shape) = shape {
-            out.push_str(", (");
-            for extent in shape {
-                let extent = extent.as_u64()?;
-                len_bytes = len_bytes.checked_mul(extent)?;
-                out.push_str(&extent.to_string());
-                out.push(',');
+            let shape: Vec<u64> = shape.iter().map(Value::as_u64).collect::<Option<_>>()?;
+            for extent in &shape {
+                len_bytes = len_bytes.checked_mul(*extent)?;
             }
-            if shape.len() > 1 {
-                out.pop();
-            }
-            out.push(')');
+            out.push_str(", ");
+            out.push_str(&tuple(&shape));
         }
         out.push(')');
         total = total.checked_add(len_bytes)?;
@@ -193,6 +184,15 @@ fn is_time_unit(unit: &str) -> bool {
             || !digits.starts_with('0') && digits.parse::<i32>().is_ok_and(|count| count > 0);
         UNITS.contains(&letters) && count_is_sound
     })
+}
+
+/// A shape as Python's `repr` writes it.
+fn tuple(shape: &[u64]) -> String {
+    let extents: Vec<String> = shape.iter().map(u64::to_string).collect();
+    match &extents[..] {
+        [one] => format!("({one},)"),
+        all => format!("({})", all.join(", ")),
+    }
 }
 
 /// Appends text as Python's `repr` writes it.
