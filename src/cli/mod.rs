@@ -3,6 +3,7 @@
 mod logging;
 mod mount;
 mod mount_options;
+mod recover;
 mod size;
 mod umount;
 
@@ -35,6 +36,7 @@ RUST_LOG=debug says more: on stderr with -f, else in the system's log.";
 enum Command {
     Mount(mount::MountArgs),
     Umount(umount::UmountArgs),
+    Recover(recover::RecoverArgs),
 }
 
 /// Runs the program: 0 done, 1 failed, 2 bad usage.
@@ -44,6 +46,7 @@ pub fn run() -> ExitCode {
     let done = match cli.command {
         Command::Mount(args) => mount::run(&args),
         Command::Umount(args) => umount::run(&args),
+        Command::Recover(args) => recover::run(&args),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
@@ -65,7 +68,7 @@ fn one_line(error: &anyhow::Error) -> String {
 
 /// mount(8) runs `vh5fs FILE DIR -o ...`, without the word `mount`, which is put in here unless another command's name is there.
 fn with_implied_mount(mut arguments: Vec<OsString>) -> Vec<OsString> {
-    const COMMANDS: [&str; 3] = ["mount", "umount", "help"];
+    const COMMANDS: [&str; 4] = ["mount", "umount", "recover", "help"];
     const OWN_OPTIONS: [&str; 4] = ["-h", "--help", "-V", "--version"];
     // A single word is no mount, but may be a mistyped command: clap says so best.
     let [_, first, _, ..] = &arguments[..] else {

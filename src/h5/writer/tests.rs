@@ -13,7 +13,7 @@ use crate::h5::mapping::{MappingForm, read_chunk_map};
 use crate::h5::testing::{made_files, python};
 use crate::h5::{ByteOrder, Class, Datatype, Filter, Layout, ObjectHeader, links};
 use crate::source::TransactionError;
-use crate::source::testing::{Fail, begin_failing};
+use crate::source::testing::{Fail, begin_failing, journal_beside};
 
 /// Makes versioned files of the older and of the newer format, with and without a user block, and with bytes of a crashed writer at the
 /// end; their names.
@@ -236,7 +236,7 @@ fn a_version_written_by_hand_is_read_by_h5py() {
     for name in NAMES {
         let name = format!("{name}.h5");
         let path = fixture.path(&name);
-        let mut writer = FileWriter::begin(&path).unwrap();
+        let mut writer = begin(&path).unwrap();
         write_second(&mut writer).unwrap();
         writer.finish().unwrap();
 
@@ -273,7 +273,7 @@ fn what_is_not_finished_leaves_no_trace() {
     for name in NAMES {
         let path = fixture.path(&format!("{name}.h5"));
         let before = std::fs::read(&path).unwrap();
-        let mut writer = FileWriter::begin(&path).unwrap();
+        let mut writer = begin(&path).unwrap();
         write_second(&mut writer).unwrap();
         let content = usize::try_from(writer.file().end_of_file()).unwrap();
         drop(writer);
@@ -283,7 +283,7 @@ fn what_is_not_finished_leaves_no_trace() {
         assert!(after[..content] == before[..content], "{name}");
 
         // An error within the change.
-        let mut writer = FileWriter::begin(&path).unwrap();
+        let mut writer = begin(&path).unwrap();
         let error = writer.edit(|library| {
             library.create_group(b"/a/b/c")?;
             library.create_group(b"not/absolute")
@@ -296,6 +296,10 @@ fn what_is_not_finished_leaves_no_trace() {
         let after = std::fs::read(&path).unwrap();
         assert!(after[..content] == before[..content], "{name}");
     }
+}
+
+fn begin(path: &Path) -> Result<FileWriter, WriteError> {
+    FileWriter::begin(path, journal_beside(path))
 }
 
 /// The disk is full at each change of the file in turn.
@@ -357,12 +361,12 @@ for name, options in (("persist", dict(fs_strategy="fsm", fs_persist=True)), ("p
 "#,
     );
     for name in ["persist", "page"] {
-        let error = FileWriter::begin(&fixture.path(&format!("{name}.h5"))).unwrap_err();
+        let error = begin(&fixture.path(&format!("{name}.h5"))).unwrap_err();
         assert!(matches!(error, WriteError::FileSpace { .. }), "{error}");
     }
     for name in ["none", "aggregate", "plain"] {
         let path = fixture.path(&format!("{name}.h5"));
-        let mut writer = FileWriter::begin(&path).unwrap();
+        let mut writer = begin(&path).unwrap();
         writer.append_heap_objects([&b"text"[..]]).unwrap();
         writer
             .edit(|library| library.create_group(b"/new"))
@@ -373,9 +377,9 @@ for name, options in (("persist", dict(fs_strategy="fsm", fs_persist=True)), ("p
     }
 
     let path = fixture.path("plain.h5");
-    let first = FileWriter::begin(&path).unwrap();
+    let first = begin(&path).unwrap();
     assert!(matches!(
-        FileWriter::begin(&path),
+        begin(&path),
         Err(WriteError::Transaction(TransactionError::Busy))
     ));
     drop(first);
@@ -385,10 +389,7 @@ for name, options in (("persist", dict(fs_strategy="fsm", fs_persist=True)), ("p
     let checksum = crate::h5::lookup3(&bytes[..44]).to_le_bytes();
     bytes[44..48].copy_from_slice(&checksum);
     std::fs::write(&path, bytes).unwrap();
-    assert!(matches!(
-        FileWriter::begin(&path),
-        Err(WriteError::MarkedOpen)
-    ));
+    assert!(matches!(begin(&path), Err(WriteError::MarkedOpen)));
 }
 
 /// Every type that is in the files of the tests.
@@ -419,7 +420,7 @@ fn types_are_made_as_they_were_decoded() {
                 }
             }
         }
-        let Ok(mut writer) = FileWriter::begin(&path) else {
+        let Ok(mut writer) = begin(&path) else {
             continue;
         };
         writer
@@ -473,7 +474,7 @@ fn datasets_with_filters_that_the_library_lacks() {
         ),
     ];
     let path = fixture.path("x.h5");
-    let mut writer = FileWriter::begin(&path).unwrap();
+    let mut writer = begin(&path).unwrap();
     writer
         .edit(|library| {
             for (name, filters) in &pipelines {
@@ -561,7 +562,7 @@ fn datasets_are_as_the_python_library_makes_them() {
         let path = fixture.path(&name);
         let before = fixture.open(&name);
         let reader = before.reader();
-        let mut writer = FileWriter::begin(&path).unwrap();
+        let mut writer = begin(&path).unwrap();
         let sources = ["line", "sub/plane", "text"];
         writer
             .edit(|library| {
@@ -635,7 +636,7 @@ fn attributes_of_more_than_64_kib() {
         shape: AttributeShape::Simple(&[1 << 17]),
         data: AttributeData::Bytes(&bytes),
     };
-    let mut writer = FileWriter::begin(&path).unwrap();
+    let mut writer = begin(&path).unwrap();
     writer
         .edit(|library| {
             library.create_group(b"/old")?;
@@ -737,7 +738,7 @@ with h5py.File(name, "r") as f:
 }
 
 fn append(path: &Path, turn: u8) {
-    let mut writer = FileWriter::begin(path).unwrap();
+    let mut writer = begin(path).unwrap();
     writer.append_heap_objects([&[turn; 5000][..]]).unwrap();
     let text = format!("turn {turn}");
     writer
@@ -761,7 +762,7 @@ fn a_read_only_file_or_none_is_an_error_of_the_system() {
     let folder = tempfile::tempdir().unwrap();
     let missing = folder.path().join("missing.h5");
     assert!(matches!(
-        FileWriter::begin(&missing),
+        begin(&missing),
         Err(WriteError::Transaction(TransactionError::Io { .. }))
     ));
     let other = folder.path().join("other.h5");
@@ -771,7 +772,7 @@ fn a_read_only_file_or_none_is_an_error_of_the_system() {
         .open(&other)
         .unwrap();
     file.write_all(b"not HDF5").unwrap();
-    assert!(matches!(FileWriter::begin(&other), Err(WriteError::H5(_))));
+    assert!(matches!(begin(&other), Err(WriteError::H5(_))));
 }
 
 #[test]
@@ -793,7 +794,7 @@ fn attributes_are_copied_without_opening_what_has_them() {
         bytes[at..at + 4].fill(0);
     }
     std::fs::write(&path, &bytes).unwrap();
-    let mut writer = FileWriter::begin(&path).unwrap();
+    let mut writer = begin(&path).unwrap();
     let copied = writer.edit(|library| {
         library.create_group(b"/copy")?;
         library.copy_attributes(line, b"/copy", &["number", "flags"])

@@ -249,7 +249,7 @@ fn what_is_no_overlay_is_refused() {
     sidecar.create(&blocks_name(7)).unwrap();
     assert!(matches!(
         Overlay::open(&sidecar, 7),
-        Err(StagingError::SidecarForeign { .. })
+        Err(StagingError::SidecarDamaged { .. })
     ));
 }
 
