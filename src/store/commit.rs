@@ -100,7 +100,7 @@ impl VersionedFile {
         let before = snapshot.identity();
         // Held until the new state was read: it is then known to differ from the one before by the new version alone.
         let locked = Arc::clone(writer.transaction());
-        let running = self.own_commit.begin(before);
+        let running = self.states.own_commit.begin(before);
         if let Err(error) = self.write(writer, &prepared, &running) {
             if locked.is_applying() {
                 running.leave_half_changed();
