@@ -164,6 +164,7 @@ fn mounted(file: &Path) -> Vfs {
         read_only: false,
         cache_bytes: 1 << 20,
         decode_threads: 1,
+        verify: false,
     };
     Vfs::open(file, &options).unwrap_or_else(|error| panic!("{}: {error}", file.display()))
 }

@@ -116,7 +116,9 @@ impl Log {
     /// What the operating system says; the log is then as it was.
     pub(super) fn append(&mut self, record: &Record) -> Result<(), StagingError> {
         if self.is_broken {
-            return Err(self.failed(io::Error::from_raw_os_error(libc::EIO)));
+            let cut = self.file.set_len(self.len_bytes);
+            cut.map_err(|error| self.failed(error))?;
+            self.is_broken = false;
         }
         let bytes = encode(record);
         if let Err(error) = self.file.write_all_at(&bytes, self.len_bytes) {

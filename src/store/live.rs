@@ -328,7 +328,7 @@ impl VersionedFile {
             if let Some(answer) = attempt() {
                 return answer;
             }
-            if self.own_commit.is_half_changed() {
+            if self.states.own_commit.is_half_changed() {
                 return Err(StoreError::HalfChanged {
                     path: self.path.clone(),
                 });

@@ -1,10 +1,14 @@
 //! A file system in memory that notes every write, length, name and sync, so that no program that works on it can keep one from the test; and
 //! what a disk may hold if the machine went down after any of them.
 
+// Each test file is a crate of its own and uses a part of this.
+#![allow(dead_code, unreachable_pub)]
+
 use std::collections::{BTreeMap, HashMap};
 use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, SystemTime};
 
@@ -14,9 +18,11 @@ use fuser::{
     ReplyData, ReplyDirectory, ReplyEmpty, ReplyEntry, ReplyWrite, Request, TimeOrNow, WriteFlags,
 };
 
-use super::{MountPoint, Random};
+use super::common::{MountPoint, Random};
 
 const ROOT: u64 = 1;
+/// Recorders of this process so far.
+static NEXT: AtomicU64 = AtomicU64::new(1);
 /// What a disk writes as a whole or not at all.
 const SECTOR_BYTES: u64 = 512;
 const TTL: Duration = Duration::ZERO;
@@ -79,6 +85,18 @@ struct Image {
 struct State {
     now: Image,
     ops: Vec<Op>,
+    fault: Option<Fault>,
+    failures: usize,
+}
+
+/// Operations that fail. Of a write that fails the first half is done.
+#[derive(Debug, Clone, Copy)]
+pub struct Fault {
+    /// How many operations succeed first.
+    pub after: usize,
+    /// How many fail then.
+    pub count: usize,
+    pub errno: Errno,
 }
 
 /// The file system, mounted until this is dropped.
@@ -105,6 +123,8 @@ impl Image {
             next: ROOT,
         };
         image.add(Content::Folder(BTreeMap::new()), 0o755);
+        // Who looks for locks goes by inodes alone (`/proc/locks`): no other test's may have these.
+        image.next = (u64::from(std::process::id()) << 32) + (NEXT.fetch_add(1, Ordering::Relaxed) << 20);
         image
     }
 
@@ -206,6 +226,8 @@ impl Recorder {
         let state = Arc::new(Mutex::new(State {
             now: start.clone(),
             ops: Vec::new(),
+            fault: None,
+            failures: 0,
         }));
         let mount_point = MountPoint::new();
         let session = fuser::spawn_mount(
@@ -224,6 +246,27 @@ impl Recorder {
 
     pub fn path(&self) -> &Path {
         self.mount_point.path()
+    }
+
+    /// From now on lets operations fail.
+    pub fn fail(&self, fault: Fault) {
+        let mut state = self.state.lock().unwrap();
+        state.fault = Some(fault);
+        state.failures = 0;
+    }
+
+    /// From now on all succeed. Says how many failed.
+    pub fn heal(&self) -> usize {
+        let mut state = self.state.lock().unwrap();
+        state.fault = None;
+        state.failures
+    }
+
+    /// What the file of that name holds.
+    pub fn bytes(&self, name: &str) -> Vec<u8> {
+        let mut state = self.state.lock().unwrap();
+        let file = state.now.child(ROOT, OsStr::new(name)).unwrap();
+        state.now.file(file).unwrap().clone()
     }
 
     /// How much was done so far.
@@ -326,6 +369,13 @@ impl Drop for Recorder {
     }
 }
 
+fn done(done: Result<(), Errno>, reply: ReplyEmpty) {
+    match done {
+        Ok(()) => reply.ok(),
+        Err(errno) => reply.error(errno),
+    }
+}
+
 /// What the kernel asks.
 struct Memory(Arc<Mutex<State>>);
 
@@ -336,6 +386,35 @@ impl Memory {
 }
 
 impl State {
+    /// Does something, unless that is to fail.
+    fn attempt(&mut self, op: Op) -> Result<(), Errno> {
+        if let Some(fault) = &mut self.fault {
+            if fault.after > 0 {
+                fault.after -= 1;
+            } else if fault.count > 0 {
+                fault.count -= 1;
+                let errno = fault.errno;
+                self.failures += 1;
+                if let Op::Write {
+                    file,
+                    offset,
+                    bytes,
+                } = op
+                    && bytes.len() > 1
+                {
+                    self.note(Op::Write {
+                        file,
+                        offset,
+                        bytes: bytes[..bytes.len() / 2].to_vec(),
+                    });
+                }
+                return Err(errno);
+            }
+        }
+        self.note(op);
+        Ok(())
+    }
+
     /// Notes something and does it.
     fn note(&mut self, op: Op) {
         self.now.apply(&op);
@@ -383,25 +462,33 @@ impl State {
         })
     }
 
-    fn make(&mut self, folder: u64, name: &OsStr, content: Content, mode: u32) -> FileAttr {
+    fn make(
+        &mut self,
+        folder: u64,
+        name: &OsStr,
+        content: Content,
+        mode: u32,
+    ) -> Result<FileAttr, Errno> {
         let node = self.now.add(content, (mode & 0o777) as u16);
-        self.note(Op::Link {
+        self.attempt(Op::Link {
             folder,
             name: name.to_owned(),
             node,
-        });
-        self.attr(node).unwrap()
+        })?;
+        Ok(self.attr(node).unwrap())
     }
 
     fn remove(&mut self, folder: u64, name: &OsStr, reply: ReplyEmpty) {
         if self.now.child(folder, name).is_none() {
             return reply.error(Errno::ENOENT);
         }
-        self.note(Op::Unlink {
-            folder,
-            name: name.to_owned(),
-        });
-        reply.ok();
+        done(
+            self.attempt(Op::Unlink {
+                folder,
+                name: name.to_owned(),
+            }),
+            reply,
+        );
     }
 }
 
@@ -442,7 +529,9 @@ impl Filesystem for Memory {
     ) {
         let mut state = self.state();
         if let Some(len) = size {
-            state.note(Op::SetLen { file: ino.0, len });
+            if let Err(errno) = state.attempt(Op::SetLen { file: ino.0, len }) {
+                return reply.error(errno);
+            }
         }
         if let (Some(mode), Some(node)) = (mode, state.now.nodes.get_mut(&ino.0)) {
             node.mode = (mode & 0o777) as u16;
@@ -463,8 +552,10 @@ impl Filesystem for Memory {
         if state.now.child(parent.0, name).is_some() {
             return reply.error(Errno::EEXIST);
         }
-        let attr = state.make(parent.0, name, Content::Folder(BTreeMap::new()), mode);
-        reply.entry(&TTL, &attr, Generation(0));
+        match state.make(parent.0, name, Content::Folder(BTreeMap::new()), mode) {
+            Ok(attr) => reply.entry(&TTL, &attr, Generation(0)),
+            Err(errno) => reply.error(errno),
+        }
     }
 
     fn create(
@@ -481,14 +572,16 @@ impl Filesystem for Memory {
         if state.now.child(parent.0, name).is_some() {
             return reply.error(Errno::EEXIST);
         }
-        let attr = state.make(parent.0, name, Content::File(Vec::new()), mode);
-        reply.created(
-            &TTL,
-            &attr,
-            Generation(0),
-            FileHandle(0),
-            FopenFlags::empty(),
-        );
+        match state.make(parent.0, name, Content::File(Vec::new()), mode) {
+            Ok(attr) => reply.created(
+                &TTL,
+                &attr,
+                Generation(0),
+                FileHandle(0),
+                FopenFlags::empty(),
+            ),
+            Err(errno) => reply.error(errno),
+        }
     }
 
     fn unlink(&self, _: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
@@ -521,12 +614,12 @@ impl Filesystem for Memory {
         if parent != new_parent {
             return reply.error(Errno::EXDEV);
         }
-        self.state().note(Op::Rename {
+        let renamed = self.state().attempt(Op::Rename {
             folder: parent.0,
             from: name.to_owned(),
             to: new_name.to_owned(),
         });
-        reply.ok();
+        done(renamed, reply);
     }
 
     fn read(
@@ -561,12 +654,15 @@ impl Filesystem for Memory {
         _: Option<LockOwner>,
         reply: ReplyWrite,
     ) {
-        self.state().note(Op::Write {
+        let written = self.state().attempt(Op::Write {
             file: ino.0,
             offset,
             bytes: data.to_vec(),
         });
-        reply.written(u32::try_from(data.len()).unwrap());
+        match written {
+            Ok(()) => reply.written(u32::try_from(data.len()).unwrap()),
+            Err(errno) => reply.error(errno),
+        }
     }
 
     fn flush(&self, _: &Request, _: INodeNo, _: FileHandle, _: LockOwner, reply: ReplyEmpty) {
@@ -574,13 +670,13 @@ impl Filesystem for Memory {
     }
 
     fn fsync(&self, _: &Request, ino: INodeNo, _: FileHandle, _: bool, reply: ReplyEmpty) {
-        self.state().note(Op::Sync { node: ino.0 });
-        reply.ok();
+        let synced = self.state().attempt(Op::Sync { node: ino.0 });
+        done(synced, reply);
     }
 
     fn fsyncdir(&self, _: &Request, ino: INodeNo, _: FileHandle, _: bool, reply: ReplyEmpty) {
-        self.state().note(Op::Sync { node: ino.0 });
-        reply.ok();
+        let synced = self.state().attempt(Op::Sync { node: ino.0 });
+        done(synced, reply);
     }
 
     fn readdir(

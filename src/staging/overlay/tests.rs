@@ -259,6 +259,10 @@ fn a_discarded_overlay_leaves_nothing() {
     let (_directory, sidecar, mut overlay) = new_overlay(&base);
     overlay.discard();
     drop(overlay);
+    // Its files stay until the log says durably that it is gone.
+    assert_eq!(sidecar.names().unwrap().len(), 3);
+    assert_eq!(sidecar.take_removed(), [7]);
+    sidecar.remove_overlay(7).unwrap();
     assert_eq!(sidecar.names().unwrap(), ["lock"]);
 }
 
