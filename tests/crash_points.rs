@@ -102,8 +102,8 @@ fn compressed(mount: &Mount) {
 }
 
 fn strings(mount: &Mount) {
-    let lines: String = (0..50).map(|n| format!("line {n}\n")).collect();
-    fs::write(mount.staging("text"), lines).unwrap();
+    let lines: Vec<String> = (0..50).map(|n| format!("line {n}")).collect();
+    fs::write(mount.staging("text"), lines.join("\n") + "\n").unwrap();
 }
 
 /// As editors and rsync do it.

@@ -61,7 +61,7 @@ impl Killed {
         let (x, commit) = (mount.staging("x"), mount.staging(".commit"));
         let written = AtomicUsize::new(0);
         let start = Instant::now();
-        let pause = self.whole.mul_f64(self.random.below(1000) as f64 / 900.0);
+        let pause = self.whole * u32::try_from(self.random.below(1000)).unwrap() / 900;
         let (mount, answered) = thread::scope(|scope| {
             let work = scope.spawn(|| -> std::io::Result<()> {
                 let file = OpenOptions::new().write(true).open(&x)?;

@@ -1,16 +1,25 @@
 //! Commands, one file each: options are validated into a struct before any work, and every failure is one line on stderr.
 
+mod commit;
+mod diff;
+mod generate;
+mod graph;
+mod history;
+mod log;
 mod logging;
 mod mount;
 mod mount_options;
 mod recover;
+mod report;
 mod size;
+mod status;
 mod umount;
+mod verify;
 
 use std::ffi::{OsStr, OsString};
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 
 /// Mount a versioned HDF5 file: every version a read-only directory, every dataset a file of raw bytes.
 #[derive(Debug, Parser)]
@@ -25,7 +34,10 @@ Examples:
   vh5fs mount data.h5 /mnt            mount in the background
   ls /mnt/versions                    every version
   ls /mnt/current/                    the current one
+  vh5fs log data.h5                   what each version changed
+  vh5fs diff data.h5 2026-06 current  what changed since June
   vh5fs umount /mnt                   unmount
+  vh5fs verify data.h5                check every stored chunk and all that leads to it
 
 In /etc/fstab, or with mount -t fuse.vh5fs:
   /data/data.h5  /mnt  fuse.vh5fs  ro,allow_other,cache_size=1G  0 0
@@ -37,19 +49,35 @@ enum Command {
     Mount(mount::MountArgs),
     Umount(umount::UmountArgs),
     Recover(recover::RecoverArgs),
+    Commit(commit::CommitArgs),
+    Status(status::StatusArgs),
+    Log(log::LogArgs),
+    Diff(diff::DiffArgs),
+    History(history::HistoryArgs),
+    Verify(verify::VerifyArgs),
+    Completions(generate::CompletionsArgs),
+    Man(generate::ManArgs),
 }
 
-/// Runs the program: 0 done, 1 failed, 2 bad usage.
+/// Runs the program: 0 done, 1 failed, 2 bad usage. A check that finds damage has failed; one that cannot be made is told apart by 2.
 #[must_use]
 pub fn run() -> ExitCode {
     let cli = Cli::parse_from(with_implied_mount(std::env::args_os().collect()));
     let done = match cli.command {
-        Command::Mount(args) => mount::run(&args),
-        Command::Umount(args) => umount::run(&args),
-        Command::Recover(args) => recover::run(&args),
+        Command::Mount(args) => mount::run(&args).map(|()| ExitCode::SUCCESS),
+        Command::Umount(args) => umount::run(&args).map(|()| ExitCode::SUCCESS),
+        Command::Recover(args) => recover::run(&args).map(|()| ExitCode::SUCCESS),
+        Command::Commit(args) => commit::run(&args).map(|()| ExitCode::SUCCESS),
+        Command::Status(args) => status::run(&args).map(|()| ExitCode::SUCCESS),
+        Command::Log(args) => log::run(&args),
+        Command::Diff(args) => diff::run(&args),
+        Command::History(args) => history::run(&args),
+        Command::Completions(args) => generate::completions(&args).map(|()| ExitCode::SUCCESS),
+        Command::Man(args) => generate::man(&args).map(|()| ExitCode::SUCCESS),
+        Command::Verify(args) => return verify::run(&args),
     };
     match done {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(error) => {
             eprintln!("vh5fs: {}", one_line(&error));
             ExitCode::FAILURE
@@ -66,16 +94,20 @@ fn one_line(error: &anyhow::Error) -> String {
         .join(" ")
 }
 
+/// One for each core.
+fn default_threads() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
+}
+
 /// mount(8) runs `vh5fs FILE DIR -o ...`, without the word `mount`, which is put in here unless another command's name is there.
 fn with_implied_mount(mut arguments: Vec<OsString>) -> Vec<OsString> {
-    const COMMANDS: [&str; 4] = ["mount", "umount", "recover", "help"];
-    const OWN_OPTIONS: [&str; 4] = ["-h", "--help", "-V", "--version"];
+    const OWN_WORDS: [&str; 5] = ["help", "-h", "--help", "-V", "--version"];
     // A single word is no mount, but may be a mistyped command: clap says so best.
     let [_, first, _, ..] = &arguments[..] else {
         return arguments;
     };
-    let is_ours = |word: &&str| first == OsStr::new(word);
-    if !COMMANDS.iter().chain(&OWN_OPTIONS).any(is_ours) {
+    let is_own_word = OWN_WORDS.iter().any(|word| first == OsStr::new(word));
+    if !is_own_word && Cli::command().find_subcommand(first).is_none() {
         arguments.insert(1, "mount".into());
     }
     arguments
@@ -83,8 +115,6 @@ fn with_implied_mount(mut arguments: Vec<OsString>) -> Vec<OsString> {
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory;
-
     use super::*;
 
     fn implied(arguments: &[&str]) -> Vec<OsString> {

@@ -214,7 +214,7 @@ impl State {
         mut records: Vec<Record>,
         old: Option<&Tree>,
     ) -> Result<Self, StagingError> {
-        let mut note = None;
+        let mut lost = None;
         let mut state = loop {
             let mut state = Self::replay_tree(file, &kept.sidecar, begin, &records, old)?;
             if state.is_base_gone {
@@ -231,9 +231,9 @@ impl State {
             let words =
                 "The machine went down before the last changes were durable: they are lost.";
             log::warn!("{}: {words}", kept.sidecar.path().display());
-            note = Some(words.to_owned());
+            lost = Some(words.to_owned());
         };
-        state.note = note;
+        state.note = lost;
         let mut numbers = Vec::new();
         for id in state.tree.datasets_within(NodeId::ROOT) {
             let node = state.tree.node(id)?;

@@ -14,7 +14,7 @@ use crate::h5::{
 };
 
 /// The format's own first version, which is never shown.
-const FIRST_VERSION: &[u8] = b"__first_version__";
+pub(super) const FIRST_VERSION: &[u8] = b"__first_version__";
 
 /// What a version is known by across reloads of the file: a version that was deleted and made anew is another one.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -228,8 +228,14 @@ impl History {
     /// The version `steps` parents before the current one.
     #[must_use]
     pub fn before_current(&self, steps: u64) -> Option<VersionIndex> {
+        self.before(self.current?, steps)
+    }
+
+    /// The version `steps` parents before `start`.
+    #[must_use]
+    pub fn before(&self, start: VersionIndex, steps: u64) -> Option<VersionIndex> {
         // A circle of parents is walked round: no need to go further than its length tells.
-        let mut at = self.current?;
+        let mut at = start;
         for _ in 0..steps.min(self.versions.len() as u64) {
             at = self.version(at).parent?;
         }
@@ -306,7 +312,10 @@ fn read_version(reader: &MetaReader, name: &[u8], group: Address) -> Result<Foun
 }
 
 /// The bytes of a scalar string attribute; `None` where it is something else.
-fn string_of(reader: &MetaReader, attribute: &Attribute) -> Result<Option<Vec<u8>>, H5Error> {
+pub(super) fn string_of(
+    reader: &MetaReader,
+    attribute: &Attribute,
+) -> Result<Option<Vec<u8>>, H5Error> {
     if attribute.dataspace != Dataspace::Scalar && attribute.dataspace.len() != Some(1) {
         return Ok(None);
     }
@@ -348,7 +357,7 @@ pub(super) fn integer_of(attribute: &Attribute) -> Option<i64> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
 
     fn found(name: &str, parent: &str, timestamp: &str, committed: bool) -> Found {
@@ -361,13 +370,13 @@ mod tests {
         }
     }
 
-    fn name(history: &History, index: Option<VersionIndex>) -> &str {
+    pub(in super::super) fn name(history: &History, index: Option<VersionIndex>) -> &str {
         index.map_or("-", |i| {
             std::str::from_utf8(&history.version(i).key.name).unwrap()
         })
     }
 
-    fn sample() -> History {
+    pub(in super::super) fn sample() -> History {
         let versions = [
             found("r0", "__first_version__", "2020-01-01T00:00:00Z", true),
             found("r1", "r0", "2020-02-01T00:00:00Z", true),

@@ -10,6 +10,7 @@ mod chunk_hash;
 mod chunked;
 mod commit;
 mod commit_error;
+mod compare;
 mod dataset;
 mod elements;
 mod error;
@@ -25,6 +26,7 @@ mod raw_data;
 mod raw_places;
 mod region;
 mod rendered;
+mod revision;
 mod sharing;
 mod snapshot;
 mod structure;
@@ -38,6 +40,7 @@ pub mod dtype;
 pub mod json;
 pub mod text;
 pub mod typed_value;
+pub mod verify;
 
 #[cfg(test)]
 mod type_samples;
@@ -45,6 +48,10 @@ mod type_samples;
 pub use attributes::AttributeText;
 pub use chunk_hash::HashError;
 pub use commit_error::CommitError;
+pub use compare::{
+    ArrayFacts, AttributeDifference, AttributeState, ChunkChange, Column, Comparison, Difference,
+    Modification, ObjectChange, Rewrites, TypeChange, VersionRewrites,
+};
 pub use dataset::Dataset;
 pub use elements::ElementBox;
 pub use error::StoreError;
@@ -57,6 +64,8 @@ pub use new_version::{
     StagedBytes, StagedReadError, WrittenDataset,
 };
 pub(crate) use raw_data::filter_specs;
+pub use revision::RevisionError;
+pub(crate) use revision::steps_back;
 pub use sharing::{Class, ClassId, Sharing};
 pub use snapshot::Snapshot;
 pub use structure::{Structure, spaced_json, zero_text};

@@ -124,7 +124,8 @@ impl Image {
         };
         image.add(Content::Folder(BTreeMap::new()), 0o755);
         // Who looks for locks goes by inodes alone (`/proc/locks`): no other test's may have these.
-        image.next = (u64::from(std::process::id()) << 32) + (NEXT.fetch_add(1, Ordering::Relaxed) << 20);
+        image.next =
+            (u64::from(std::process::id()) << 32) + (NEXT.fetch_add(1, Ordering::Relaxed) << 20);
         image
     }
 
@@ -350,11 +351,8 @@ fn apply_some(disk: &mut Image, ops: &[&Op], random: &mut Random) {
                     at = next;
                 }
             }
-            Op::SetLen { .. } => {
-                if random.below(2) == 0 {
-                    disk.apply(op);
-                }
-            }
+            Op::SetLen { .. } if random.below(2) == 0 => disk.apply(op),
+            Op::SetLen { .. } => {}
             _ if number < names => disk.apply(op),
             _ => {}
         }
@@ -367,6 +365,10 @@ impl Drop for Recorder {
             drop(session);
         }
     }
+}
+
+fn permissions(mode: u32) -> u16 {
+    u16::try_from(mode & 0o777).unwrap()
 }
 
 fn done(done: Result<(), Errno>, reply: ReplyEmpty) {
@@ -469,7 +471,7 @@ impl State {
         content: Content,
         mode: u32,
     ) -> Result<FileAttr, Errno> {
-        let node = self.now.add(content, (mode & 0o777) as u16);
+        let node = self.now.add(content, permissions(mode));
         self.attempt(Op::Link {
             folder,
             name: name.to_owned(),
@@ -528,13 +530,13 @@ impl Filesystem for Memory {
         reply: ReplyAttr,
     ) {
         let mut state = self.state();
-        if let Some(len) = size {
-            if let Err(errno) = state.attempt(Op::SetLen { file: ino.0, len }) {
-                return reply.error(errno);
-            }
+        if let Some(len) = size
+            && let Err(errno) = state.attempt(Op::SetLen { file: ino.0, len })
+        {
+            return reply.error(errno);
         }
         if let (Some(mode), Some(node)) = (mode, state.now.nodes.get_mut(&ino.0)) {
-            node.mode = (mode & 0o777) as u16;
+            node.mode = permissions(mode);
         }
         reply.attr(&TTL, &state.attr(ino.0).unwrap());
     }

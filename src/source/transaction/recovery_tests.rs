@@ -18,6 +18,16 @@ struct Bench {
     new: Vec<u8>,
 }
 
+/// The change of a bench from `old` to `new`.
+fn change(transaction: &Transaction) -> Result<(), TransactionError> {
+    transaction.set_boundary(BOUNDARY, 0..8)?;
+    transaction.write_at(4990, &[NEW; 1000])?;
+    transaction.write_at(0, &[NEW; 8])?;
+    transaction.write_at(5990, &[NEW; 3010])?;
+    transaction.write_at(600, &[NEW; 1400])?;
+    transaction.apply()
+}
+
 impl Bench {
     fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
@@ -35,16 +45,6 @@ impl Bench {
             old,
             new,
         }
-    }
-
-    /// The change from `old` to `new`.
-    fn change(&self, transaction: &Transaction) -> Result<(), TransactionError> {
-        transaction.set_boundary(BOUNDARY, 0..8)?;
-        transaction.write_at(4990, &[NEW; 1000])?;
-        transaction.write_at(0, &[NEW; 8])?;
-        transaction.write_at(5990, &[NEW; 3010])?;
-        transaction.write_at(600, &[NEW; 1400])?;
-        transaction.apply()
     }
 
     fn bytes(&self) -> Vec<u8> {
@@ -68,7 +68,7 @@ impl Bench {
             self.reset();
             let transaction =
                 begin_failing_with(&self.path, Fail::From(number), Errno::IO).unwrap();
-            let result = self.change(&transaction);
+            let result = change(&transaction);
             let journal = std::fs::read(self.journal()).ok();
             if result.is_ok() {
                 break;
@@ -111,7 +111,7 @@ fn each_failure_leaves_the_old_file_or_one_that_can_be_recovered() {
             for number in 0.. {
                 bench.reset();
                 let transaction = begin_failing_with(&bench.path, kind(number), errno).unwrap();
-                let result = bench.change(&transaction);
+                let result = change(&transaction);
                 let is_applying = transaction.is_applying();
                 drop(transaction);
                 match &result {
@@ -173,7 +173,7 @@ fn each_failure_leaves_the_old_file_or_one_that_can_be_recovered() {
                 if bench.bytes() == bench.old {
                     let next =
                         Transaction::begin(&bench.path, journal_beside(&bench.path)).unwrap();
-                    bench.change(&next).unwrap();
+                    change(&next).unwrap();
                     drop(next);
                     assert!(bench.bytes() == bench.new);
                 }
