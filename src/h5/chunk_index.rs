@@ -9,6 +9,8 @@ mod extensible_array;
 mod fixed_array;
 mod table;
 
+use std::ops::Range;
+
 use super::btree2::BTree2;
 use super::decoder::Decoder;
 use super::{
@@ -18,7 +20,7 @@ use super::{
 pub use table::ChunkTable;
 
 use elements::ArrayOrder;
-use table::Collector;
+use table::{BeyondEnd, Collector};
 
 const LAYOUT: &str = "data layout message";
 const BTREE2: &str = "version 2 B-tree header";
@@ -42,6 +44,52 @@ struct Extent<'a> {
 pub fn read_chunk_index(
     reader: &MetaReader,
     dataset: &DatasetHeader,
+) -> Result<ChunkTable, H5Error> {
+    read_part(reader, dataset, btree1::ALL, BeyondEnd::Refused)
+}
+
+/// The same, with chunks that are not in the file, which cannot be read.
+///
+/// # Errors
+/// As for [`read_chunk_index`], but for those.
+pub fn read_cut_chunk_index(
+    reader: &MetaReader,
+    dataset: &DatasetHeader,
+) -> Result<ChunkTable, H5Error> {
+    read_part(reader, dataset, btree1::ALL, BeyondEnd::Kept)
+}
+
+/// Reads on the index of a dataset of which `earlier` is all that it had before chunks were added behind the last one, and none was moved.
+///
+/// # Errors
+/// As for [`read_chunk_index`].
+pub fn extend_chunk_index(
+    reader: &MetaReader,
+    dataset: &DatasetHeader,
+    earlier: &ChunkTable,
+) -> Result<ChunkTable, H5Error> {
+    let behind = earlier.stored_end();
+    match dataset.layout {
+        Layout::Chunked {
+            index: ChunkIndexKind::BTreeV1 { .. },
+            ..
+        } if behind > 0 && earlier.is_stacked() => {
+            let more = read_part(reader, dataset, behind..btree1::ALL.end, BeyondEnd::Refused)?;
+            if more.is_stacked() {
+                return earlier.extended(more);
+            }
+        }
+        _ => {}
+    }
+    read_chunk_index(reader, dataset)
+}
+
+/// Reads the chunks of the `wanted` cells, or more. See [`btree1::read`] for which can be wanted.
+fn read_part(
+    reader: &MetaReader,
+    dataset: &DatasetHeader,
+    wanted: Range<u64>,
+    beyond_end: BeyondEnd,
 ) -> Result<ChunkTable, H5Error> {
     let layout_error = |what| H5Error::Damaged {
         structure: LAYOUT,
@@ -81,7 +129,8 @@ pub fn read_chunk_index(
         filtered,
         unfiltered_edges,
     )
-    .ok_or_else(|| layout_error("a dataset has more chunks than 64 bits count"))?;
+    .ok_or_else(|| layout_error("a dataset has more chunks than 64 bits count"))?
+    .with_chunks_beyond_end(beyond_end);
     let extent = Extent {
         shape,
         max_grid: max_grid(shape, max_shape, chunk_shape),
@@ -89,7 +138,7 @@ pub fn read_chunk_index(
     };
     match *index {
         ChunkIndexKind::BTreeV1 { address } if address.is_defined() => {
-            btree1::read(reader, address, chunk_shape, &mut found)?;
+            btree1::read(reader, address, chunk_shape, wanted, &mut found)?;
         }
         ChunkIndexKind::SingleChunk { address, filtered } if address.is_defined() => {
             let (stored_bytes, filter_mask) = filtered.unwrap_or((chunk_bytes, 0));

@@ -48,6 +48,8 @@ pub(crate) struct SharedStates {
     pub(crate) own_commit: Arc<OwnCommit>,
     /// Whether what is read is held against its hashes.
     pub(crate) verification: Arc<Verification>,
+    /// Whether the end of the file may be missing.
+    pub(crate) may_be_cut: bool,
 }
 
 /// Something that is read once, and kept only if the file did not change while it was read.
@@ -146,6 +148,16 @@ impl FileState {
     /// To be called once no other program has had the file open for writing, and then it is still in this state.
     pub(crate) fn set_complete(&self) {
         self.complete.store(true, Ordering::Release);
+    }
+
+    /// What this state has in common with others of the same opened file.
+    pub(crate) fn shared(&self) -> SharedStates {
+        SharedStates {
+            own_commit: Arc::clone(&self.own_commit),
+            verification: Arc::clone(&self.verification),
+            // Nothing is ever added to one whose end is missing.
+            may_be_cut: false,
+        }
     }
 
     pub(crate) fn unsettled(&self) -> StoreError {

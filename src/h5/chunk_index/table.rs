@@ -58,6 +58,41 @@ impl ChunkTable {
         self.grid.iter().skip(1).all(|&cells| cells == 1)
     }
 
+    /// The number behind that of the last cell with a chunk.
+    #[must_use]
+    pub fn stored_end(&self) -> u64 {
+        match self.cells.last() {
+            Some(last) => last + 1,
+            None => self.chunks.len() as u64,
+        }
+    }
+
+    /// This table with the chunks of `more`, which are all behind its own, and whose grid holds both.
+    ///
+    /// # Errors
+    /// [`H5Error::Damaged`] where two chunks share bytes.
+    pub(super) fn extended(&self, more: Self) -> Result<Self, H5Error> {
+        let in_order =
+            |table: &Self| -> Vec<u64> { table.stored().map(|(cell, _)| cell).collect() };
+        let mut table = Self {
+            cells: Vec::new(),
+            chunks: [&*self.chunks, &*more.chunks].concat(),
+            stored_bytes: self.stored_bytes.saturating_add(more.stored_bytes),
+            ..more
+        };
+        let is_whole = self.cells.is_empty()
+            && more
+                .cells
+                .iter()
+                .copied()
+                .eq(self.stored_end()..table.chunks.len() as u64);
+        if !is_whole {
+            table.cells = [in_order(self), more.cells].concat();
+        }
+        check_apart(&table.chunks)?;
+        Ok(table)
+    }
+
     /// Bytes that all chunks take in the file.
     #[must_use]
     pub fn stored_bytes(&self) -> u64 {
@@ -84,12 +119,20 @@ impl ChunkTable {
     }
 }
 
+/// What becomes of chunks that are not in the file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum BeyondEnd {
+    Refused,
+    Kept,
+}
+
 /// Gathers chunks in any order, and refuses what cannot be.
 pub(super) struct Collector<'a> {
     reader: &'a MetaReader,
     table: ChunkTable,
     chunk_bytes: u64,
     filtered: bool,
+    beyond_end: BeyondEnd,
     /// Shape and chunk shape, where chunks that stick out of the shape are stored without the filters.
     unfiltered_edges: Option<(&'a [u64], &'a [u64])>,
 }
@@ -126,8 +169,14 @@ impl<'a> Collector<'a> {
             },
             chunk_bytes,
             filtered,
+            beyond_end: BeyondEnd::Refused,
             unfiltered_edges,
         })
+    }
+
+    /// The same with or without chunks that are not in the file.
+    pub(super) fn with_chunks_beyond_end(self, beyond_end: BeyondEnd) -> Self {
+        Self { beyond_end, ..self }
     }
 
     /// Cells along each axis.
@@ -163,7 +212,9 @@ impl<'a> Collector<'a> {
         if chunk.stored_bytes == 0 {
             return Err(damaged(address, "a chunk has no bytes"));
         }
-        self.reader.file_offset(chunk.address, chunk.stored_bytes)?;
+        if self.beyond_end == BeyondEnd::Refused {
+            self.reader.file_offset(chunk.address, chunk.stored_bytes)?;
+        }
         let ChunkTable { cells, chunks, .. } = &mut self.table;
         if cells.is_empty() && cell != chunks.len() as u64 {
             // The first cell that is not the next number: from here on cells are kept.
