@@ -24,6 +24,8 @@ mod scaleoffset;
 mod shuffle;
 mod szip;
 
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzzing;
 #[cfg(test)]
 mod tests;
 

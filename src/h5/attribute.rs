@@ -167,7 +167,7 @@ fn record_hash(record: &[u8]) -> u32 {
 }
 
 /// An attribute message, cut into its parts.
-struct RawAttribute<'a> {
+pub(super) struct RawAttribute<'a> {
     address: Address,
     name: &'a [u8],
     datatype: &'a [u8],
@@ -179,7 +179,7 @@ struct RawAttribute<'a> {
 
 impl<'a> RawAttribute<'a> {
     /// Cuts a message (Specification IV.A.2.m) of version 1 to 3.
-    fn split(bytes: &'a [u8], address: Address) -> Result<Self, H5Error> {
+    pub(super) fn split(bytes: &'a [u8], address: Address) -> Result<Self, H5Error> {
         let mut decoder = Decoder::new(bytes, STRUCTURE, address);
         let version = decoder.u8()?;
         let flags = match (version, decoder.u8()?) {
@@ -217,7 +217,7 @@ impl<'a> RawAttribute<'a> {
         }
     }
 
-    fn decode(&self, shared: &mut SharedMessages<'_>) -> Result<Attribute, H5Error> {
+    pub(super) fn decode(&self, shared: &mut SharedMessages<'_>) -> Result<Attribute, H5Error> {
         let mut part =
             |bytes: &'a [u8], is_shared, message_type| -> Result<Cow<'a, [u8]>, H5Error> {
                 if is_shared {

@@ -22,6 +22,8 @@ mod dataspace;
 mod datatype_message;
 mod decoder;
 mod fractal_heap;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzzing;
 mod group;
 mod layout_message;
 mod object_header;

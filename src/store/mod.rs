@@ -37,6 +37,8 @@ pub mod json;
 pub mod text;
 pub mod typed_value;
 
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzzing;
 #[cfg(test)]
 mod type_samples;
 

@@ -18,7 +18,7 @@ const REGULAR: u32 = 2;
 const MAX_RANK: usize = 32;
 
 /// The block with a mapping for each `(cell, chunk)`; `None` where there is none.
-pub(super) fn encode(
+pub(in crate::h5) fn encode(
     mapped: &MappedShape<'_>,
     chunks: impl IntoIterator<Item = (u64, u64)>,
 ) -> Result<Option<Vec<u8>>, WriteError> {
