@@ -135,6 +135,7 @@ fn reads_stay_right(libver: &str) {
         read_only: true,
         cache_bytes: CACHE_BYTES,
         decode_threads: 2,
+        verify: false,
     };
     let vfs = Vfs::open(&path, &options).unwrap();
     let first: Vec<i64> = (0..400_000).collect();

@@ -43,6 +43,9 @@ pub(super) struct MountArgs {
     /// Let other users enter; the kernel then checks permissions
     #[arg(long)]
     allow_other: bool,
+    /// Check each chunk against its stored SHA-256 as it is read; a mismatch is an I/O error
+    #[arg(long)]
+    verify: bool,
     /// Worker threads [default: one per core]
     #[arg(long, value_name = "N", value_parser = parse_threads)]
     threads: Option<usize>,
@@ -56,7 +59,7 @@ pub(super) struct MountArgs {
     daemon: bool,
 }
 
-const OPTIONS_HELP: &str = "Options as mount(8) has them: ro, allow_other, default_permissions, noexec, \
+const OPTIONS_HELP: &str = "Options as mount(8) has them: ro, allow_other, default_permissions, noexec, verify, \
     cache_size=SIZE, threads=N, and those that every file system has";
 
 const EXAMPLES: &str = "\
@@ -71,6 +74,7 @@ Examples:
 struct Plan {
     mount: MountConfig,
     cache_bytes: u64,
+    verify: bool,
 }
 
 /// Mounts: here, or in a process of its own.
@@ -138,11 +142,13 @@ impl Plan {
                 decode_threads: default_threads(),
             },
             cache_bytes: DEFAULT_CACHE_BYTES,
+            verify: false,
         };
         for option in args.options.iter().flat_map(|list| &list.0) {
             plan.apply(option);
         }
         plan.mount.read_only |= args.read_only;
+        plan.verify |= args.verify;
         if args.allow_other {
             plan.mount.access = Access::Everyone;
         }
@@ -171,6 +177,7 @@ impl Plan {
             MountOption::DefaultPermissions => {
                 mount.access = mount.access.max(Access::OwnerChecked);
             }
+            MountOption::Verify => self.verify = true,
             MountOption::CacheSize(bytes) => self.cache_bytes = bytes,
             MountOption::Threads(threads) => mount.decode_threads = threads,
             MountOption::Ignored => {}
@@ -182,6 +189,7 @@ impl Plan {
             read_only: self.mount.read_only,
             cache_bytes: self.cache_bytes,
             decode_threads: self.mount.decode_threads,
+            verify: self.verify,
         }
     }
 
@@ -194,6 +202,7 @@ impl Plan {
         for (wanted, option) in [
             (self.mount.read_only, "ro"),
             (self.mount.no_exec, "noexec"),
+            (self.verify, "verify"),
             (self.mount.access == Access::Everyone, "allow_other"),
             (
                 self.mount.access == Access::OwnerChecked,
@@ -300,13 +309,19 @@ mod tests {
             "--allow-other",
             "--threads=3",
             "--cache-size=64k",
+            "--verify",
         ];
         let by_flags = plan(dir.path(), &flags);
         assert_eq!(
             by_flags,
             plan(
                 dir.path(),
-                &["-o", "ro,allow_other,threads=3", "-o", "cache_size=64k"]
+                &[
+                    "-o",
+                    "ro,allow_other,threads=3",
+                    "-o",
+                    "cache_size=64k,verify"
+                ]
             )
         );
         assert_eq!(
@@ -343,7 +358,7 @@ mod tests {
     fn the_daemon_gets_the_same_plan() {
         let dir = tempfile::tempdir().unwrap();
         for options in [
-            &["--read-only", "--threads=7", "--cache-size=1"][..],
+            &["--read-only", "--threads=7", "--cache-size=1", "--verify"][..],
             &["-o", "allow_other,noexec,default_permissions"][..],
         ] {
             let plan = plan(dir.path(), options);

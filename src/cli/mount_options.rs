@@ -24,6 +24,8 @@ pub(super) enum MountOption {
     CacheSize(u64),
     /// `threads=N`
     Threads(usize),
+    /// `verify`
+    Verify,
     /// Means something to mount(8) or the boot only, or what it asks for is so or makes no difference here.
     Ignored,
 }
@@ -56,6 +58,7 @@ fn parse_option(option: &str) -> Result<MountOption, String> {
         ("noexec", None) => Ok(MountOption::NoExec),
         ("allow_other", None) => Ok(MountOption::AllowOther),
         ("default_permissions", None) => Ok(MountOption::DefaultPermissions),
+        ("verify", None) => Ok(MountOption::Verify),
         ("cache_size", Some(size)) => Ok(MountOption::CacheSize(parse_size(size)?)),
         ("threads", Some(threads)) => Ok(MountOption::Threads(parse_threads(threads)?)),
         ("cache_size" | "threads", None) => Err(format!(
@@ -111,13 +114,14 @@ mod tests {
     #[test]
     fn options_of_our_own() {
         assert_eq!(
-            parse("allow_other,cache_size=64k,threads=3,default_permissions,noexec"),
+            parse("allow_other,cache_size=64k,threads=3,default_permissions,noexec,verify"),
             Ok(vec![
                 MountOption::AllowOther,
                 MountOption::CacheSize(65536),
                 MountOption::Threads(3),
                 MountOption::DefaultPermissions,
                 MountOption::NoExec,
+                MountOption::Verify,
             ])
         );
     }

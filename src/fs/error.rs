@@ -168,6 +168,7 @@ fn store_errno(error: &StoreError) -> c_int {
         | StoreError::ChunkDecode { .. }
         | StoreError::HashTable { .. }
         | StoreError::ChunkHash { .. }
+        | StoreError::ChunkDamaged { .. }
         | StoreError::Unhashable { .. }
         | StoreError::Value { .. }
         | StoreError::Attribute { .. }

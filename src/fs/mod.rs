@@ -67,6 +67,7 @@ impl Vfs {
             &StoreOptions {
                 cache_bytes: options.cache_bytes,
                 decode_threads: options.decode_threads,
+                verify: options.verify,
             },
         )?);
         let inodes = Arc::new(InodeTable::new());

@@ -18,6 +18,7 @@ fn empty() -> (TempDir, Vfs) {
         read_only: false,
         cache_bytes: 1 << 20,
         decode_threads: 1,
+        verify: false,
     };
     let vfs = Vfs::open(&path, &options).unwrap();
     (folder, vfs)

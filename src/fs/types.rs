@@ -166,4 +166,6 @@ pub struct VfsOptions {
     pub cache_bytes: u64,
     /// How many threads decode.
     pub decode_threads: usize,
+    /// Whether each chunk is held against its stored SHA-256 as it is read.
+    pub verify: bool,
 }

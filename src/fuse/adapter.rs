@@ -27,7 +27,7 @@ use crate::fs::{AttrChange, Created, Vfs};
 /// What is asked for where the kernel offers it. Not `FUSE_CACHE_SYMLINKS`: `current` moves. Not `FUSE_AUTO_INVAL_DATA`:
 /// what changes is announced. Not `FUSE_WRITEBACK_CACHE`: a write that fails is to fail where it is made. With
 /// `FUSE_HANDLE_KILLPRIV_V2` the kernel does not ask for `security.capability` before each write: no file of ours has any.
-const CAPABILITIES: [InitFlags; 7] = [
+pub const CAPABILITIES: [InitFlags; 7] = [
     InitFlags::FUSE_ATOMIC_O_TRUNC,
     InitFlags::FUSE_HANDLE_KILLPRIV_V2,
     InitFlags::FUSE_PARALLEL_DIROPS,
@@ -38,7 +38,7 @@ const CAPABILITIES: [InitFlags; 7] = [
 ];
 
 /// Reads ahead that the kernel may have under way, and from where on it holds back.
-const MAX_BACKGROUND: u16 = 64;
+pub const MAX_BACKGROUND: u16 = 64;
 
 /// The kernel's view of a [`Vfs`].
 pub(super) struct Adapter {

@@ -12,9 +12,10 @@ mod jobs;
 mod kernel_mount;
 pub mod mount_point;
 mod mount_table;
-mod queue;
+pub mod queue;
 pub mod session;
 
+pub use adapter::{CAPABILITIES, MAX_BACKGROUND};
 pub use error::MountError;
 
 /// Type of the mounts as `/proc/mounts` shows it.

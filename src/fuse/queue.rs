@@ -10,7 +10,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// At most `limit` jobs at a time; the others wait in order of arrival.
 #[derive(Debug)]
-pub(super) struct Queue<J> {
+pub struct Queue<J> {
     limit: usize,
     state: Mutex<State<J>>,
 }
@@ -23,7 +23,8 @@ struct State<J> {
 
 impl<J> Queue<J> {
     /// A queue that lets `limit` jobs run at a time, at least one.
-    pub(super) fn new(limit: usize) -> Self {
+    #[must_use]
+    pub fn new(limit: usize) -> Self {
         let state = State {
             running: 0,
             waiting: VecDeque::new(),
@@ -36,12 +37,12 @@ impl<J> Queue<J> {
 
     /// Does `job` with `work`, and then whatever else waits; or leaves it to those at work, if these are enough. The queue holds
     /// no more jobs than the kernel has requests. `work` must not panic.
-    pub(super) fn run(&self, job: J, work: impl Fn(J)) {
+    pub fn run(&self, job: J, work: impl Fn(J)) {
         self.run_or_keep(job, &work, std::convert::identity, &work);
     }
 
     /// The same for a job that borrows from its request: `first` does it at once, or else `keep` makes of it one that can wait.
-    pub(super) fn run_or_keep<B>(
+    pub fn run_or_keep<B>(
         &self,
         job: B,
         first: impl FnOnce(B),

@@ -31,17 +31,17 @@ use super::{MountError, invalidate, kernel_mount};
 use crate::fs::Vfs;
 
 /// Event loops that no read and no change ever occupies.
-const METADATA_LOOPS: usize = 8;
+pub const METADATA_LOOPS: usize = 8;
 
 /// Event loops that may be changing something. One of them may be at work on a commit.
-const CHANGE_LOOPS: usize = 4;
+pub const CHANGE_LOOPS: usize = 4;
 
 /// How long to wait, after the mount was detached, for its users to be gone.
 const GRACE: Duration = Duration::from_millis(500);
 
 /// How far the kernel reads ahead, where we may say so: one request of the largest usual size. More would be paid by
 /// each page fault of a random reader.
-const READ_AHEAD_KIB: u32 = 1024;
+pub const READ_AHEAD_KIB: u32 = 1024;
 
 /// How to mount.
 #[derive(Debug, Clone, PartialEq, Eq)]

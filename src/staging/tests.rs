@@ -33,6 +33,7 @@ impl Set {
         let options = StoreOptions {
             cache_bytes: 1 << 20,
             decode_threads: 1,
+            verify: false,
         };
         let file = VersionedFile::open(&self.fixture.path("f.h5"), &options).unwrap();
         Staging::new(Arc::new(file))

@@ -8,12 +8,14 @@ use quick_cache::{DefaultHashBuilder, OptionsBuilder, Weighter};
 use super::StoreError;
 
 /// Which stored chunk, in which state of the file.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct ChunkKey {
     /// The raw data, as long as none of its chunks can have moved ([`super::raw_data::RawData::epoch`]).
     pub(crate) epoch: u64,
     /// Number of the chunk in raw data.
     pub(crate) index: u64,
+    /// Stands for the part of the chunk that its hash proved right; 0 for all of it, or where no proof was needed.
+    pub(crate) proven_part: u64,
 }
 
 /// Bytes that an entry takes beside its content, roughly.

@@ -7,7 +7,10 @@ use std::sync::Arc;
 use rayon::prelude::*;
 
 use super::StoreError;
+use super::cache::ChunkKey;
 use super::dataset::Shared;
+use super::elements::ElementBox;
+use super::history::VersionKey;
 use super::raw_data::{Proof, RawData, extent_of};
 use super::region::{ChunkGrid, ChunkOverlap};
 use crate::h5::DatasetHeader;
@@ -20,6 +23,8 @@ const MOST_ROWS_AT_ONCE: usize = 1024;
 #[derive(Debug)]
 pub(crate) struct Chunked {
     shared: Arc<Shared>,
+    /// Name of the version that it was opened for.
+    version: Arc<[u8]>,
     shape: Vec<u64>,
     grid: ChunkGrid,
     map: ChunkMap,
@@ -37,6 +42,7 @@ impl Chunked {
     /// [`Snapshot::was_complete`]: super::snapshot::Snapshot::was_complete
     pub(crate) fn new(
         shared: Arc<Shared>,
+        version: &VersionKey,
         header: &DatasetHeader,
         chunk_shape: &[u64],
         map: ChunkMap,
@@ -61,6 +67,7 @@ impl Chunked {
                 .is_none_or(|raw| raw.chunk_bytes as u64 == grid.chunk_bytes());
         fits.then_some(Self {
             shared,
+            version: version.name.clone(),
             shape: header.dataspace.shape().to_vec(),
             grid,
             map,
@@ -116,7 +123,7 @@ impl Chunked {
             Some(raw_data) => {
                 raw_data.read_hashes_ahead(&self.shared.workers);
                 if self.was_complete {
-                    Proof::State
+                    raw_data.proof_when_complete()
                 } else {
                     raw_data.usual_proof()
                 }
@@ -186,38 +193,40 @@ impl Chunked {
         buffer: &mut [u8],
         proof: Proof,
     ) -> Result<(), StoreError> {
-        let indexes: BTreeMap<u64, u64> = wanted
-            .iter()
-            .map(|&(index, overlap)| (index, overlap.cell))
-            .collect();
-        let decode = |(&index, &cell): (&u64, &u64)| {
-            let extent = extent_of(cell, &self.shape, &raw_data.chunk_shape);
-            let decode = || raw_data.decode(index, &extent, proof);
-            // A hash proves only what lies within the extent.
-            let chunk = if proof == Proof::Hash && extent != raw_data.chunk_shape {
-                decode()?
-            } else {
-                let key = raw_data.key(index);
-                self.shared.cache.get_or_decode(key, decode)?
-            };
-            Ok((index, chunk))
+        // A hash proves only what lies within the extent.
+        let key_of = |index: u64, cell: u64| match proof {
+            Proof::State => raw_data.key(index),
+            Proof::Hash | Proof::Both => raw_data.proven_key(index, &self.extent(cell, raw_data)),
         };
-        let cached: Option<Vec<(u64, Arc<[u8]>)>> = indexes
-            .keys()
-            .map(|&index| Some((index, self.shared.cache.get(raw_data.key(index))?)))
+        let cells: BTreeMap<ChunkKey, u64> = wanted
+            .iter()
+            .map(|&(index, overlap)| (key_of(index, overlap.cell), overlap.cell))
             .collect();
-        let chunks: Vec<(u64, Arc<[u8]>)> = match cached {
+        let decode = |(&key, &cell): (&ChunkKey, &u64)| {
+            let chunk = self.shared.cache.get_or_decode(key, || {
+                raw_data
+                    .decode(key.index, &self.extent(cell, raw_data), proof)
+                    .map_err(|error| self.located(error, cell, proof))
+            })?;
+            Ok((key, chunk))
+        };
+        let cached: Option<Vec<(ChunkKey, Arc<[u8]>)>> = cells
+            .keys()
+            .map(|&key| Some((key, self.shared.cache.get(key)?)))
+            .collect();
+        let chunks: Vec<(ChunkKey, Arc<[u8]>)> = match cached {
             Some(chunks) => chunks,
             None => self.shared.workers.install(|| {
-                indexes
+                cells
                     .par_iter()
                     .map(decode)
                     .collect::<Result<_, StoreError>>()
             })?,
         };
         for (index, overlap) in wanted {
+            let key = key_of(*index, overlap.cell);
             let place = chunks
-                .binary_search_by_key(index, |entry| entry.0)
+                .binary_search_by_key(&key, |entry| entry.0)
                 .expect("every wanted chunk was decoded, in order");
             let chunk = &chunks[place].1;
             overlap.for_each_row(&mut |in_chunk, in_range| {
@@ -227,6 +236,26 @@ impl Chunked {
             });
         }
         Ok(())
+    }
+
+    /// The part of a cell's chunk that lies within the array.
+    fn extent(&self, cell: u64, raw_data: &RawData) -> Vec<u64> {
+        extent_of(cell, &self.shape, &raw_data.chunk_shape)
+    }
+
+    /// An error of the chunk at `cell`, with the elements that are lost by it where its hash is not the stored one.
+    fn located(&self, error: StoreError, cell: u64, proof: Proof) -> StoreError {
+        match (error, &self.raw_data) {
+            (StoreError::ChunkHash { dataset, chunk }, Some(raw_data)) if proof == Proof::Both => {
+                StoreError::ChunkDamaged {
+                    version: self.version.to_vec(),
+                    dataset,
+                    chunk,
+                    elements: ElementBox::of_cell(cell, &self.shape, &raw_data.chunk_shape),
+                }
+            }
+            (error, _) => error,
+        }
     }
 
     fn fill_rows(&self, overlap: &ChunkOverlap, offset: u64, buffer: &mut [u8]) {

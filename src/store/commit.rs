@@ -95,7 +95,7 @@ impl VersionedFile {
         let before = snapshot.identity();
         // Held until the new state was read: it is then known to differ from the one before by the new version alone.
         let locked = Arc::clone(writer.transaction());
-        let running = self.own_commit.begin(before);
+        let running = self.states.own_commit.begin(before);
         if let Err(error) = self.write(writer, &prepared, &running) {
             // What was appended is taken back before anybody looks.
             drop(locked);

@@ -183,6 +183,7 @@ impl Opening<'_> {
                 let was_complete = self.snapshot.was_complete(self.version, &self.child.path);
                 Chunked::new(
                     self.shared.clone(),
+                    &self.key,
                     header,
                     &chunk_shape,
                     map,

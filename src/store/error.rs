@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::chunk_hash::HashError;
+use super::elements::ElementBox;
 use super::json::ValueError;
 use super::shown_path;
 use crate::codec::CodecError;
@@ -155,6 +156,22 @@ pub enum StoreError {
         dataset: Vec<u8>,
         /// Number of the chunk in raw data.
         chunk: u64,
+    },
+    /// The file is meant to be checked as it is read, and a stored chunk is not the one that its hash was made of.
+    #[error(
+        "version {}, dataset {}{elements}: damaged, as stored chunk {chunk} is not what its SHA-256 says",
+        version.escape_ascii(),
+        shown_path(dataset)
+    )]
+    ChunkDamaged {
+        /// A version that has it.
+        version: Vec<u8>,
+        /// The dataset's path.
+        dataset: Vec<u8>,
+        /// Number of the chunk in raw data.
+        chunk: u64,
+        /// The elements of the dataset that are lost.
+        elements: ElementBox,
     },
     /// The hash of a stored chunk could not be computed.
     #[error("dataset {}: chunk {chunk}: {error}", shown_path(dataset))]

@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use super::StoreError;
 use super::own_commit::OwnCommit;
+use super::verification::Verification;
 use crate::h5::library::LibraryFile;
 use crate::h5::{H5Error, H5File};
 use crate::source::{Identity, LocalFile, Source};
@@ -34,6 +35,19 @@ pub(crate) struct FileState {
     complete: AtomicBool,
     /// What this process itself does to the file.
     own_commit: Arc<OwnCommit>,
+    /// The layout's number.
+    pub(crate) data_version: i64,
+    /// Whether what is read is held against its hashes.
+    pub(crate) verification: Arc<Verification>,
+}
+
+/// What all states of one opened file have in common.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct SharedStates {
+    /// What this process itself does to the file.
+    pub(crate) own_commit: Arc<OwnCommit>,
+    /// Whether what is read is held against its hashes.
+    pub(crate) verification: Arc<Verification>,
 }
 
 /// Something that is read once, and kept only if the file did not change while it was read.
@@ -91,7 +105,8 @@ impl FileState {
         source: Arc<LocalFile>,
         h5: H5File,
         identity: Identity,
-        own_commit: Arc<OwnCommit>,
+        shared: &SharedStates,
+        data_version: i64,
     ) -> Self {
         Self {
             path: path.to_owned(),
@@ -99,7 +114,9 @@ impl FileState {
             h5,
             identity,
             complete: AtomicBool::new(false),
-            own_commit,
+            own_commit: shared.own_commit.clone(),
+            data_version,
+            verification: shared.verification.clone(),
         }
     }
 

@@ -1,6 +1,6 @@
 //! The hash table of a dataset path: what each stored chunk has to hash to.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use super::StoreError;
 use super::chunk_hash::ChunkHash;
@@ -28,6 +28,8 @@ pub(crate) struct HashTable {
     chunks: Vec<(u64, HashedChunk)>,
     /// How many rows count (`largest_index`).
     pub(super) rows: u64,
+    /// The hashes alone, sorted, once they were asked for.
+    by_hash: OnceLock<Vec<ChunkHash>>,
 }
 
 /// Where the two members of a row are.
@@ -89,6 +91,7 @@ impl HashTable {
         Ok(Self {
             chunks,
             rows: len_used,
+            by_hash: OnceLock::new(),
         })
     }
 
@@ -96,6 +99,16 @@ impl HashTable {
     pub(crate) fn get(&self, index: u64) -> Option<HashedChunk> {
         let place = self.chunks.binary_search_by_key(&index, |entry| entry.0);
         Some(self.chunks[place.ok()?].1)
+    }
+
+    /// Whether a chunk of that hash is stored, under whatever number. A table that was rebuilt names one of several equal chunks.
+    pub(crate) fn has(&self, hash: &ChunkHash) -> bool {
+        let sorted = self.by_hash.get_or_init(|| {
+            let mut hashes: Vec<_> = self.chunks.iter().map(|entry| entry.1.hash).collect();
+            hashes.sort_unstable();
+            hashes
+        });
+        sorted.binary_search(hash).is_ok()
     }
 
     /// All that it has, by number of the stored chunk.
@@ -160,6 +173,7 @@ mod tests {
     use super::*;
     use crate::h5::fixture::Fixture;
     use crate::store::dataset::Shared;
+    use crate::store::file_state::SharedStates;
     use crate::store::raw_data::Proof;
     use crate::store::snapshot::Snapshot;
     use crate::store::tree::ChildKind;
@@ -219,8 +233,9 @@ for name in ("earliest", "latest"):
     fn every_chunk_that_the_library_wrote_has_its_hash() {
         let files = Fixture::make(PROGRAM);
         for name in ["earliest.h5", "latest.h5"] {
-            let (datasets, chunks) =
-                read_by_hashes(Snapshot::read(&files.path(name), &Arc::default()).unwrap());
+            let (datasets, chunks) = read_by_hashes(
+                Snapshot::read(&files.path(name), &SharedStates::default()).unwrap(),
+            );
             assert_eq!(datasets, 24, "{name}");
             assert!(chunks > 200, "{name}: {chunks}");
         }
@@ -230,7 +245,7 @@ for name in ("earliest", "latest"):
     fn a_chunk_that_is_not_its_hash_is_an_error() {
         let files = Fixture::make(PROGRAM);
         let path = files.path("latest.h5");
-        let snapshot = Arc::new(Snapshot::read(&path, &Arc::default()).unwrap());
+        let snapshot = Arc::new(Snapshot::read(&path, &SharedStates::default()).unwrap());
         let (index, _) = snapshot.history().iter().next().unwrap();
         let name: Arc<[u8]> = Arc::from(&b"pairs"[..]);
         let raw_data = snapshot.raw_data(index, &name).unwrap().unwrap();
@@ -239,7 +254,7 @@ for name in ("earliest", "latest"):
         bytes[usize::try_from(chunk.address.0).unwrap()] ^= 1;
         let damaged = files.path("damaged.h5");
         std::fs::write(&damaged, bytes).unwrap();
-        let snapshot = Arc::new(Snapshot::read(&damaged, &Arc::default()).unwrap());
+        let snapshot = Arc::new(Snapshot::read(&damaged, &SharedStates::default()).unwrap());
         let raw_data = snapshot.raw_data(index, &name).unwrap().unwrap();
         let decode = |number, rows| raw_data.decode(number, &[rows], Proof::Hash);
         assert!(decode(0, 4).is_ok());

@@ -25,10 +25,10 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use arc_swap::ArcSwap;
 
 use super::dataset::{Dataset, Shared};
-use super::file_state::FileState;
+use super::file_state::{FileState, SharedStates};
 use super::history::{VersionIndex, VersionKey};
-use super::own_commit::OwnCommit;
 use super::snapshot::Snapshot;
+use super::verification::Verification;
 use super::{StoreError, writers};
 use crate::source::{Identity, LocalFile};
 
@@ -48,6 +48,8 @@ pub struct StoreOptions {
     pub cache_bytes: u64,
     /// Threads that decode.
     pub decode_threads: usize,
+    /// Whether each chunk is held against its stored SHA-256 as it is read.
+    pub verify: bool,
 }
 
 /// Is told of the state before, the state after, and whether the one only adds versions to the other.
@@ -59,7 +61,7 @@ pub struct VersionedFile {
     pub(super) path: PathBuf,
     pub(super) shared: Arc<Shared>,
     current: ArcSwap<Snapshot>,
-    pub(super) own_commit: Arc<OwnCommit>,
+    pub(super) states: SharedStates,
     /// Held by the one commit that goes on.
     pub(super) commits: Mutex<()>,
     on_change: OnceLock<OnChange>,
@@ -116,13 +118,16 @@ impl VersionedFile {
             .thread_name(|i| format!("decode-{i}"))
             .build()
             .map_err(|error| open_error(std::io::Error::other(error)))?;
-        let own_commit = Arc::new(OwnCommit::default());
-        let snapshot = first_snapshot(&path, &own_commit)?;
+        let states = SharedStates {
+            own_commit: Arc::default(),
+            verification: Arc::new(Verification::new(options.verify)),
+        };
+        let snapshot = first_snapshot(&path, &states)?;
         Ok(Self {
             path,
             shared: Arc::new(Shared::new(options.cache_bytes, workers)),
             current: ArcSwap::from_pointee(snapshot),
-            own_commit,
+            states,
             commits: Mutex::default(),
             on_change: OnceLock::new(),
             reload: Mutex::default(),
@@ -146,7 +151,7 @@ impl VersionedFile {
     pub fn look(&self) -> Arc<Snapshot> {
         let current = self.current.load_full();
         // Nothing is to be seen before the version is there as a whole.
-        if self.own_commit.is_running() {
+        if self.states.own_commit.is_running() {
             return current;
         }
         match LocalFile::identity_at_path(&self.path) {
@@ -346,7 +351,7 @@ impl VersionedFile {
             return current;
         }
         let is_complete = !writers::is_locked_for_writing(&identity);
-        let new = match Snapshot::read(&self.path, &self.own_commit) {
+        let new = match Snapshot::read(&self.path, &self.states) {
             Ok(new) if new.identity() == identity && new.file.is_unchanged() => Arc::new(new),
             Ok(_) => return current,
             Err(error) => {
@@ -360,7 +365,8 @@ impl VersionedFile {
         if is_complete {
             new.file.set_complete();
         }
-        let is_own = self.own_commit.added_to(&current.identity()) && new.has_versions_of(&current);
+        let is_own =
+            self.states.own_commit.added_to(&current.identity()) && new.has_versions_of(&current);
         let extends = is_own || new.extends(&current);
         if extends {
             new.inherit(&current);
@@ -437,7 +443,7 @@ fn checked<T>(
     (from_memory || before && file.is_unchanged()).then_some(answer)
 }
 
-fn first_snapshot(path: &Path, own_commit: &Arc<OwnCommit>) -> Result<Snapshot, StoreError> {
+fn first_snapshot(path: &Path, states: &SharedStates) -> Result<Snapshot, StoreError> {
     let deadline = Instant::now() + PATIENCE;
     loop {
         let open_error = |error| StoreError::Open {
@@ -450,7 +456,7 @@ fn first_snapshot(path: &Path, own_commit: &Arc<OwnCommit>) -> Result<Snapshot, 
                     path: path.to_owned(),
                 });
             }
-            let snapshot = Snapshot::read(path, own_commit);
+            let snapshot = Snapshot::read(path, states);
             let is_still_so = || LocalFile::identity_at_path(path).is_ok_and(|now| now == identity);
             match &snapshot {
                 Ok(read) if read.identity() == identity && read.file.is_unchanged() => {

@@ -11,6 +11,7 @@ mod chunked;
 mod commit;
 mod commit_error;
 mod dataset;
+mod elements;
 mod error;
 mod file_state;
 mod hash_table;
@@ -29,6 +30,7 @@ mod snapshot;
 mod structure;
 pub mod time;
 mod tree;
+mod verification;
 mod writers;
 
 pub mod description;
@@ -46,6 +48,7 @@ pub use attributes::AttributeText;
 pub use chunk_hash::HashError;
 pub use commit_error::CommitError;
 pub use dataset::Dataset;
+pub use elements::ElementBox;
 pub use error::StoreError;
 pub use history::{History, Version, VersionIndex, VersionKey};
 pub use live::{OpenDataset, StoreOptions, VersionedFile};
@@ -60,6 +63,7 @@ pub use sharing::{Class, ClassId, Sharing};
 pub use snapshot::Snapshot;
 pub use structure::{Structure, spaced_json, zero_text};
 pub use tree::{Child, ChildKind, Signature, VersionTree};
+pub use verification::Unverifiable;
 
 /// A path of the file for a message: as text, what is not printable escaped.
 fn shown_path(path: &[u8]) -> std::slice::EscapeAscii<'_> {

@@ -8,10 +8,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use super::StoreError;
 use super::attributes::HeapValues;
 use super::cache::ChunkKey;
-use super::chunk_hash::hash_chunk;
+use super::chunk_hash::{ChunkHash, HashError, hash_chunk};
 use super::file_state::{FileState, Kept};
-use super::hash_table::HashTable;
+use super::hash_table::{HashTable, HashedChunk};
 use super::region::ChunkGrid;
+use super::verification::{Unverifiable, Verdict};
 use crate::codec::{CodecError, FilterSpec, Pipeline, Scratch};
 use crate::h5::{
     self, ChunkTable, DatasetHeader, Dataspace, Filter, Layout, ObjectHeader, StoredChunk,
@@ -63,6 +64,8 @@ pub(crate) enum Proof {
     State,
     /// It hashes to what the hash table says, whatever became of the file meanwhile.
     Hash,
+    /// Both; only where it is known why a chunk that is right may differ from its hash is the state enough.
+    Both,
 }
 
 /// The filters of a dataset's header, for a pipeline.
@@ -195,7 +198,24 @@ impl RawData {
         ChunkKey {
             epoch: self.epoch,
             index,
+            proven_part: 0,
         }
+    }
+
+    /// The same where a hash proved the part within `extent`, and nothing beyond it.
+    pub(crate) fn proven_key(&self, index: u64, extent: &[u64]) -> ChunkKey {
+        let mut key = self.key(index);
+        if extent != self.chunk_shape {
+            // No more than 36 axes of more than one element make a chunk that fits into memory, so the number fits 64 bits.
+            key.proven_part = extent
+                .iter()
+                .zip(&self.chunk_shape)
+                .filter(|(_, all)| **all > 1)
+                .fold(0u64, |number, (&part, &all)| {
+                    number.wrapping_mul(all + 1).wrapping_add(part)
+                });
+        }
+        key
     }
 
     /// Where chunk `index` is, whose elements lie in the file as they are: the raw data must be [`RawData::is_plain`].
@@ -237,12 +257,26 @@ impl RawData {
         extent: &[u64],
         proof: Proof,
     ) -> Result<Arc<[u8]>, StoreError> {
-        if proof == Proof::State {
-            return self.decode_unhashed(index);
+        match proof {
+            Proof::State => self.decode_unhashed(index),
+            Proof::Hash => {
+                let chunk = self.decode_now(index)?;
+                self.check_hash(index, extent, &chunk)?;
+                Ok(chunk)
+            }
+            Proof::Both => self.file.settled(|| {
+                let chunk = self.decode_now(index)?;
+                match self.judge(index, extent, &chunk)? {
+                    Verdict::Right => {}
+                    Verdict::Wrong => return Err(self.wrong_hash(index)),
+                    Verdict::Unknown(reason) => {
+                        let verification = &self.file.verification;
+                        verification.tell_unverifiable(&self.path, reason);
+                    }
+                }
+                Ok(chunk)
+            }),
         }
-        let chunk = self.decode_now(index)?;
-        self.check_hash(index, extent, &chunk)?;
-        Ok(chunk)
     }
 
     /// The same for what has no hashes.
@@ -256,9 +290,18 @@ impl RawData {
     /// What proves a chunk right in the state that the file is thought to be in.
     pub(crate) fn usual_proof(&self) -> Proof {
         if self.file.is_complete() {
-            Proof::State
+            self.proof_when_complete()
         } else {
             Proof::Hash
+        }
+    }
+
+    /// What proves a chunk right that was in the file before anybody who writes to it now.
+    pub(crate) fn proof_when_complete(&self) -> Proof {
+        if self.file.verification.is_wanted() {
+            Proof::Both
+        } else {
+            Proof::State
         }
     }
 
@@ -316,39 +359,76 @@ impl RawData {
     }
 
     fn check_hash(&self, index: u64, extent: &[u64], chunk: &[u8]) -> Result<(), StoreError> {
-        let wrong = || StoreError::ChunkHash {
-            dataset: self.path.to_vec(),
-            chunk: index,
-        };
-        let earlier = self
-            .earlier_hashes
-            .as_ref()
-            .and_then(|table| table.get(index));
-        let wanted = match earlier {
-            Some(wanted) => wanted,
-            None => self.hashes()?.get(index).ok_or_else(wrong)?,
-        };
+        let wanted = self.stored_hash(index)?;
+        let wanted = wanted.ok_or_else(|| self.wrong_hash(index))?;
         if extent.first() != Some(&wanted.rows) {
-            return Err(wrong());
+            return Err(self.wrong_hash(index));
         }
+        let hash = self.hash(extent, chunk);
+        match hash.map_err(|error| self.unhashable(index, error))? {
+            hash if hash == wanted.hash => Ok(()),
+            _ => Err(self.wrong_hash(index)),
+        }
+    }
+
+    /// What the hash table says of the decoded chunk `index`, of which the part within `extent` is the array's.
+    ///
+    /// # Errors
+    /// Damage of the hash table, or of what the chunk's elements point to.
+    pub(super) fn judge(
+        &self,
+        index: u64,
+        extent: &[u64],
+        chunk: &[u8],
+    ) -> Result<Verdict, StoreError> {
+        let unverifiable = Unverifiable::of(&self.header, self.file.data_version);
+        let hash = match self.hash(extent, chunk) {
+            Ok(hash) => hash,
+            Err(HashError::Type) => {
+                return Ok(Verdict::Unknown(
+                    unverifiable.unwrap_or(Unverifiable::Pointers),
+                ));
+            }
+            Err(error) => return Err(self.unhashable(index, error)),
+        };
+        let is_right = match self.stored_hash(index)? {
+            Some(wanted) => wanted.hash == hash && extent.first() == Some(&wanted.rows),
+            None => self.hashes()?.has(&hash),
+        };
+        Ok(match unverifiable {
+            _ if is_right => Verdict::Right,
+            Some(reason) => Verdict::Unknown(reason),
+            None => Verdict::Wrong,
+        })
+    }
+
+    fn stored_hash(&self, index: u64) -> Result<Option<HashedChunk>, StoreError> {
+        let earlier = self.earlier_hashes.as_ref();
+        match earlier.and_then(|table| table.get(index)) {
+            Some(hashed) => Ok(Some(hashed)),
+            None => Ok(self.hashes()?.get(index)),
+        }
+    }
+
+    fn hash(&self, extent: &[u64], chunk: &[u8]) -> Result<ChunkHash, HashError> {
         let reader = self.file.h5.reader();
         let heap = HeapValues::new(&reader);
-        let hash = hash_chunk(
-            &self.header.datatype,
-            chunk,
-            &self.chunk_shape,
-            extent,
-            &heap,
-        )
-        .map_err(|error| StoreError::Unhashable {
+        let datatype = &self.header.datatype;
+        hash_chunk(datatype, chunk, &self.chunk_shape, extent, &heap)
+    }
+
+    fn wrong_hash(&self, index: u64) -> StoreError {
+        StoreError::ChunkHash {
+            dataset: self.path.to_vec(),
+            chunk: index,
+        }
+    }
+
+    fn unhashable(&self, index: u64, error: HashError) -> StoreError {
+        StoreError::Unhashable {
             dataset: self.path.to_vec(),
             chunk: index,
             error,
-        })?;
-        if hash == wanted.hash {
-            Ok(())
-        } else {
-            Err(wrong())
         }
     }
 

@@ -129,6 +129,7 @@ impl Rendered {
         let key = ChunkKey {
             epoch: self.epoch,
             index: part,
+            proven_part: 0,
         };
         self.shared.cache.get_or_decode(key, || {
             self.file.settled(|| self.render(part)).map(Arc::from)

@@ -8,10 +8,9 @@ use quick_cache::Weighter;
 use quick_cache::sync::Cache;
 
 use super::dataset::{Dataset, Shared};
-use super::file_state::{FileState, Kept, new_epoch};
+use super::file_state::{FileState, Kept, SharedStates, new_epoch};
 use super::hash_table::HashTable;
 use super::history::{History, VersionIndex, VersionKey};
-use super::own_commit::OwnCommit;
 use super::raw_data::RawData;
 use super::raw_places::RawPlaces;
 use super::sharing::{ClassId, Sharing};
@@ -59,7 +58,7 @@ impl Snapshot {
     ///
     /// # Errors
     /// Whatever keeps it from being mounted.
-    pub(crate) fn read(path: &Path, own_commit: &Arc<OwnCommit>) -> Result<Self, StoreError> {
+    pub(crate) fn read(path: &Path, shared: &SharedStates) -> Result<Self, StoreError> {
         let open_error = |error: std::io::Error| StoreError::Open {
             path: path.to_owned(),
             error: Arc::new(error),
@@ -99,7 +98,8 @@ impl Snapshot {
                 source,
                 h5,
                 identity,
-                own_commit.clone(),
+                shared,
+                history.data_version(),
             )),
             history,
             versions,

@@ -203,6 +203,7 @@ pub fn open(path: &Path) -> Result<Vfs, FsError> {
             read_only: true,
             cache_bytes: 1 << 20,
             decode_threads: 2,
+            verify: false,
         },
     )
 }

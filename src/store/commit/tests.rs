@@ -50,6 +50,7 @@ fn open(path: &Path) -> VersionedFile {
     let options = StoreOptions {
         cache_bytes: 1 << 20,
         decode_threads: 2,
+        verify: false,
     };
     VersionedFile::open(path, &options).unwrap()
 }
