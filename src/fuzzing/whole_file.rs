@@ -22,6 +22,7 @@ pub(super) fn whole_file(bytes: &[u8]) {
         read_only: true,
         cache_bytes: 1 << 20,
         decode_threads: 1,
+        verify: bytes.len().is_multiple_of(2),
     };
     if let Ok(vfs) = Vfs::open(&path, &options) {
         walk(&vfs);

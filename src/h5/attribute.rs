@@ -55,33 +55,6 @@ pub fn attributes(reader: &MetaReader, header: &ObjectHeader) -> Result<Vec<Attr
     Ok(attributes)
 }
 
-/// The names of all attributes of an object, in the order of their bytes, without decoding what they hold.
-///
-/// # Errors
-/// As for [`attributes`].
-pub fn attribute_names(
-    reader: &MetaReader,
-    header: &ObjectHeader,
-) -> Result<Vec<Vec<u8>>, H5Error> {
-    let mut names = Vec::new();
-    for message in header.messages() {
-        if message.message_type == message_type::ATTRIBUTE {
-            let body = message.resolve(reader)?;
-            names.push(RawAttribute::split(&body, message.address)?.name.to_vec());
-        }
-    }
-    if let Some(dense) = Dense::of(header)? {
-        let mut heap = FractalHeap::open(reader, dense.heap)?;
-        btree2::walk(reader, dense.name_index, NAME_INDEX_TYPE, &mut |record| {
-            let body = heap.read(dense.heap_id(record)?)?;
-            names.push(RawAttribute::split(&body, dense.heap)?.name.to_vec());
-            Ok(())
-        })?;
-    }
-    names.sort_unstable();
-    Ok(names)
-}
-
 /// The attribute called `name`, without decoding the others.
 ///
 /// # Errors

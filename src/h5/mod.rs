@@ -33,7 +33,7 @@ mod symbol_table;
 #[cfg(test)]
 pub(crate) mod testing;
 
-pub use attribute::{Attribute, attribute_named, attribute_names, attributes};
+pub use attribute::{Attribute, attribute_named, attributes};
 pub use checksum::lookup3;
 pub use dataset::DatasetHeader;
 pub use group::{Link, LinkTarget, find_link, find_link_of, find_path, links, links_of};

