@@ -1,15 +1,13 @@
 #!/usr/bin/env bash
-# Measures vh5fs against the Python library and a plain file: reading (run.py), then staging and commits (commits.py). Arguments go to both,
-# or, after `read` or `commit`, to that one alone: `scripts/bench/bench.sh --scale 0.1`, `scripts/bench/bench.sh commit --huge 4`.
+# The benchmark: builds vh5fs, makes the data the first time, measures, and prints a table. `scripts/bench/bench.sh --help` lists what else
+# it can do, docs/benchmark.md says what it measures.
+#
+#     scripts/bench/bench.sh                               everything, about half an hour
+#     scripts/bench/bench.sh --quick                       everything, small, to see that it works
+#     scripts/bench/bench.sh read --layout plain-65536     one case
+#     scripts/bench/bench.sh --readme                      everything, and README.md and docs/ show it
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 source scripts/setup.sh
-cargo build --release --locked
-case "${1:-}" in
-    read) scripts=(run.py) && shift ;;
-    commit) scripts=(commits.py) && shift ;;
-    *) scripts=(run.py commits.py) ;;
-esac
-for script in "${scripts[@]}"; do
-    "$VH5FS_TEST_PYTHON" "scripts/bench/$script" --vh5fs "${CARGO_TARGET_DIR:-target}/release/vh5fs" "$@"
-done
+cargo build --release --locked --bin vh5fs --example passthrough
+exec "$VH5FS_TEST_PYTHON" scripts/bench/bench.py --programs "${CARGO_TARGET_DIR:-target}/release" "$@"

@@ -1,38 +1,47 @@
-#!/usr/bin/env python3
-"""Measures commits and staging against the Python library and a plain file, in one run, and writes a table.
+"""Cases that write: edits in `staging/` and their commits.
 
-    commits.py --vh5fs PROGRAM [--data DIR] [--out DIR] [--scale 1.0] [--runs 5] [--only element,append,new,stream] [--huge GIB]
-
-Each run edits a fresh copy of a file, made in DIR, which should be on a disk, not in memory. For vh5fs, `commit` is the time of the call that commits, with all
-fsyncs that it makes; `edit and commit` is from the first byte that is written into `staging/`. For the library both are from opening the file
-until it is closed and synced, as a program would do it. What the file has grown by is counted to the byte.
+Each round edits fresh copies of a file. For vh5fs, a time goes from the first write into `staging/` until `.commit` has returned, with every fsync
+that this makes, right after the mount; `commit` is the last call of it. For the library it goes from the file being open until the new version is
+made, the file closed and synced.
 """
 
 from __future__ import annotations
 
-import argparse
-import json
 import os
-import shutil
-import subprocess
-import sys
-import tempfile
-from contextlib import contextmanager
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from run import HEADER, ROOT, Bench, line_of, quiet, read_all, timed
+from contenders import PYTHON, VH5FS, timed
+from data import BLOCK_BYTES, CHUNK, ITEM_BYTES
+from measure import Bench, Samples
+from reading import PARTS
+from rows import Target
 
-BLOCK_BYTES = 1 << 20
-ITEM_BYTES = 8
-CHUNK = 4096
+#: Which commits of one row of them are looked at; the last against the first is what must not grow.
+MARKS = (10, 100, 1000)
+#: Commits to each side of one that count with it, at most.
+NEIGHBOURS = 25
 
 
-def sync(path: Path):
-    descriptor = os.open(path, os.O_RDONLY)
+@dataclass(frozen=True)
+class Edit:
+    """One edit, made by each contender its own way."""
+
+    title: str
+    base: Path
+    #: Given `staging/`.
+    ours: Callable[[Path], object]
+    #: Command and arguments of library.py.
+    theirs: tuple
+
+
+def write_element(path: Path, at: int, value: float):
+    descriptor = os.open(path, os.O_WRONLY)
     try:
-        os.fsync(descriptor)
+        os.pwrite(descriptor, np.array([value]).tobytes(), at * ITEM_BYTES)
     finally:
         os.close(descriptor)
 
@@ -47,154 +56,154 @@ def write_blocks(path: Path, size: int):
         os.fsync(file.fileno())
 
 
-class Commits(Bench):
-    """The second table."""
-
-    @contextmanager
-    def copy(self, file: Path):
-        """A copy of a file that is edited, with nothing of it left to be written to the disk."""
-        with tempfile.TemporaryDirectory(dir=self.data) as directory:
-            path = Path(directory) / "file.h5"
-            shutil.copyfile(file, path)
-            sync(path)
-            yield path
-
-    @contextmanager
-    def writable(self, file: Path):
-        with tempfile.TemporaryDirectory() as directory:
-            quiet(self.program, "mount", file, directory)
-            try:
-                yield Path(directory)
-            finally:
-                quiet(self.program, "umount", directory)
-
-    def library(self, what: str, file: Path, *arguments) -> dict:
-        command = [sys.executable, Path(__file__).with_name("python_commit.py"), what, file, *map(str, arguments)]
-        return json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL).stdout)
-
-    def base(self, name: str, elements: int) -> Path:
-        path = self.data / f"commit-{name}-{elements}.h5"
-        if not path.exists():
-            self.library("make", path, elements)
-        read_all(path)
-        return path
-
-    def edit(self, title: str, name: str, base: Path, edit, *arguments):
-        """Rows of one edit, which `edit` makes below a path and the library under its name."""
-        samples = {key: [] for key in ("commit", "all", "growth", "memory", "python", "python_growth", "python_memory")}
-        for _ in range(self.runs):
-            with self.copy(base) as file:
-                before = file.stat().st_size
-                with self.writable(file) as mount:
-                    staged = timed(lambda: edit(mount / "staging"))
-                    seconds = timed(lambda: (mount / "staging/.commit").write_text("r2"))
-                    samples["memory"].append(self.daemon_kib(mount, "VmHWM"))
-                    samples["commit"].append(seconds)
-                    samples["all"].append(staged + seconds)
-                samples["growth"].append(file.stat().st_size - before)
-                # A fast wrong commit is none.
-                ours = self.library("sum", file, "r2")
-            with self.copy(base) as file:
-                before = file.stat().st_size
-                found = self.library(name, file, *arguments)
-                samples["python"].append(found["seconds"])
-                samples["python_memory"].append(found["peak_kib"])
-                samples["python_growth"].append(file.stat().st_size - before)
-                theirs = self.library("sum", file, "r2")
-            if ours["sums"] != theirs["sums"]:
-                raise RuntimeError(f"{title}: vh5fs and the library committed different data")
-        self.row(title, "commit", "s", vh5fs=samples["commit"], python=samples["python"])
-        self.row(title, "edit and commit", "s", vh5fs=samples["all"], python=samples["python"])
-        self.row(title, "growth of the file", "bytes", vh5fs=samples["growth"], python=samples["python_growth"])
-        self.row(title, "peak memory", "KiB", vh5fs=samples["memory"], python=samples["python_memory"])
-
-    def element(self, scale: float):
-        elements = max(1, round(12_000 * scale)) * CHUNK
-        at = elements // 2
-
-        def edit(staging: Path):
-            with open(staging / "x", "r+b", buffering=0) as file:
-                os.pwrite(file.fileno(), np.array([-1.0]).tobytes(), at * ITEM_BYTES)
-
-        self.edit(f"one element of {elements // CHUNK:,} chunks", "element", self.base("x", elements), edit, at)
-
-    def append(self, scale: float):
-        elements = max(1, round(12_207 * scale)) * CHUNK
-        more = elements // 100
-
-        def edit(staging: Path):
-            with open(staging / "x", "ab", buffering=0) as file:
-                file.write(np.arange(more, dtype="<f8"))
-
-        self.edit(f"1 % appended to {elements * ITEM_BYTES / 1e6:.0f} MB", "append", self.base("x", elements), edit, more)
-
-    def new(self, scale: float):
-        elements = max(1, round(12_207 * scale)) * CHUNK
-        data = np.random.default_rng(2).standard_normal(elements)
-
-        def edit(staging: Path):
-            path = staging / "new"
-            path.touch()
-            os.setxattr(path, "user.h5.dtype", b"<f8")
-            os.setxattr(path, "user.h5.chunks", f"[{CHUNK}]".encode())
-            data.tofile(path)
-
-        self.edit(f"a new dataset of {elements * ITEM_BYTES / 1e6:.0f} MB", "new", self.base("small", CHUNK), edit, elements)
-
-    def stream(self, scale: float):
-        """A plain sequential write, with its fsync, into `staging/` and beside the file."""
-        size = max(1, round(1024 * scale)) * BLOCK_BYTES
-        samples = {"staging": [], "plain": []}
-        for _ in range(self.runs):
-            with self.copy(self.base("small", CHUNK)) as file:
-                beside = file.with_name("plain")
-                samples["plain"].append(timed(lambda: write_blocks(beside, size)))
-                beside.unlink()
-                with self.writable(file) as mount:
-                    samples["staging"].append(timed(lambda: write_blocks(mount / "staging/new", size)))
-                    (mount / "staging/.reset").touch()
-
-        def rates(seconds):
-            return [size / 1e9 / s for s in seconds]
-
-        self.row(f"{size >> 20} MiB written in order", "write and fsync", "GB/s", vh5fs=rates(samples["staging"]), plain=rates(samples["plain"]))
-
-    def huge(self, gib: int):
-        """Peak memory of the commit of much new data, staging not counted."""
-        with self.copy(self.base("small", CHUNK)) as file, self.writable(file) as mount:
-            write_blocks(mount / "staging/new", gib << 30)
-            pid = self.daemon(mount)
-            # Makes the peak what is resident now (proc_pid_clear_refs(5)).
-            Path(f"/proc/{pid}/clear_refs").write_text("5")
-            seconds = timed(lambda: (mount / "staging/.commit").write_text("r2"))
-            title = f"a new dataset of {gib} GiB"
-            self.row(title, "commit", "s", vh5fs=[seconds])
-            self.row(title, "peak memory", "KiB", vh5fs=[self.daemon_kib(mount, "VmHWM")])
+def measure(bench: Bench, edit: Edit) -> Samples:
+    """`total`, `commit`, `growth` and `memory` of an edit. Both contenders have to make the same of it."""
+    found = Samples()
+    for _ in bench.each_round():
+        with bench.copy(edit.base) as file:
+            before = file.stat().st_size
+            with bench.vh5fs.mounted(file, writable=True) as mount:
+                staged = timed(lambda: edit.ours(mount.staging))
+                committed = timed(lambda: mount.commit("r2"))
+                found.add("memory", vh5fs=mount.peak_kib())
+            found.add("total", vh5fs=staged + committed)
+            found.add("commit", vh5fs=committed)
+            found.add("growth", vh5fs=file.stat().st_size - before)
+            # A fast wrong commit is none.
+            ours = bench.library.run("sum", file, "r2")["sums"]
+        with bench.copy(edit.base) as file:
+            before = file.stat().st_size
+            python = bench.library.run(edit.theirs[0], file, *edit.theirs[1:])
+            found.add("memory", python=python["peak_kib"])
+            for what in ("total", "commit"):
+                found.add(what, python=python["seconds"])
+            found.add("growth", python=file.stat().st_size - before)
+            theirs = bench.library.run("sum", file, "r2")["sums"]
+        if ours != theirs:
+            raise RuntimeError(f"{edit.title}: vh5fs and the library committed different data")
+    return found
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--vh5fs", type=lambda text: Path(text).resolve(), required=True)
-    parser.add_argument("--data", type=Path, default=ROOT / "target/bench")
-    parser.add_argument("--out", type=Path, help="where commits.json and commits.md go; the same as --data unless given")
-    parser.add_argument("--scale", type=float, default=1.0)
-    parser.add_argument("--runs", type=int, default=5)
-    parser.add_argument("--only", default="element,append,new,stream")
-    parser.add_argument("--huge", type=int, metavar="GIB", help="also commit so much new data, once, for its peak memory (needs three times the room)")
-    arguments = parser.parse_args()
-    out = arguments.out or arguments.data
-    for directory in (arguments.data, out):
-        directory.mkdir(parents=True, exist_ok=True)
-    bench = Commits(arguments.vh5fs, arguments.data.resolve(), arguments.runs)
-    print(HEADER, flush=True)
-    for name in filter(None, arguments.only.split(",")):
-        {"element": bench.element, "append": bench.append, "new": bench.new, "stream": bench.stream}[name](arguments.scale)
-    if arguments.huge:
-        bench.huge(arguments.huge)
-    (out / "commits.json").write_text(json.dumps({"scale": arguments.scale, "runs": arguments.runs, "rows": bench.rows}, indent=1))
-    (out / "commits.md").write_text("\n".join([HEADER, *map(line_of, bench.rows)]) + "\n")
-    return 0
+def rows(bench: Bench, edit: Edit, found: Samples, **total):
+    """The lines of an edit; `total` is what is special about the first."""
+    bench.row(edit.title, "edit and commit, durable", "s", found.of("total"), **total)
+    bench.row(edit.title, "the commit alone (the library: with the edit)", "s", found.of("commit"))
+    bench.row(edit.title, "growth of FILE", "bytes", found.of("growth"))
+    bench.row(edit.title, "peak memory", "KiB", found.of("memory"), headline=total.get("headline", False))
 
 
-if __name__ == "__main__":
-    sys.exit(main())
+def one_element(base: Path, elements: int, title: str) -> Edit:
+    at = elements // 2
+    return Edit(title, base, lambda staging: write_element(staging / "x", at, -1.0), ("change", at, 1))
+
+
+def commit(bench: Bench):
+    """One element of 12,000 chunks of 4096."""
+    chunks = max(1, round(12_000 * bench.data.scale))
+    edit = one_element(bench.data.to_commit(chunks * CHUNK), chunks * CHUNK, f"one element of {chunks:,} chunks of 4096")
+    rows(bench, edit, measure(bench, edit), target=Target(20, PYTHON), headline=True)
+
+
+def commit_chunks(bench: Bench):
+    """One element, over the number of chunks."""
+    for part in PARTS:
+        chunks = bench.data.chunks_of("chunks-100k", part)
+        array = bench.data.array("chunks-100k", part)
+        edit = one_element(array.file, array.len_bytes // ITEM_BYTES, f"one element of {chunks:,} chunks of 256")
+        found = measure(bench, edit)
+        point = {"series": "commit-chunks", "at": chunks}
+        if part == PARTS[-1]:
+            rows(bench, edit, found, target=Target(50, PYTHON), headline=True, **point)
+        else:
+            rows(bench, edit, found, **point)
+
+
+def bulk(bench: Bench):
+    """Much data: appended, and as a new dataset."""
+    elements = max(1, round(12_207 * bench.data.scale)) * CHUNK
+    more = elements // 100
+
+    def append(staging: Path):
+        with open(staging / "x", "ab", buffering=0) as file:
+            file.write(np.arange(more, dtype="<f8"))
+
+    edit = Edit(f"1 % appended to {elements * ITEM_BYTES / 1e6:.0f} MB", bench.data.to_commit(elements), append, ("append", more))
+    rows(bench, edit, measure(bench, edit), headline=True)
+
+    data = np.random.default_rng(2).standard_normal(elements)
+
+    def new(staging: Path):
+        path = staging / "new"
+        path.touch()
+        os.setxattr(path, "user.h5.dtype", b"<f8")
+        os.setxattr(path, "user.h5.chunks", f"[{CHUNK}]".encode())
+        data.tofile(path)
+
+    edit = Edit(f"a new dataset of {elements * ITEM_BYTES / 1e6:.0f} MB", bench.data.to_commit(CHUNK), new, ("new", elements))
+    rows(bench, edit, measure(bench, edit), headline=True)
+
+
+def stream(bench: Bench):
+    """A plain sequential write, with its fsync, into `staging/` and beside the file."""
+    size = max(1, round(1024 * bench.data.scale)) * BLOCK_BYTES
+    found = Samples()
+    for _ in bench.each_round():
+        with bench.copy(bench.data.to_commit(CHUNK)) as file:
+            beside = file.with_name("plain")
+            found.add("write", plain=timed(lambda: write_blocks(beside, size)))
+            beside.unlink()
+            with bench.vh5fs.mounted(file, writable=True) as mount:
+                found.add("write", vh5fs=timed(lambda: write_blocks(mount.staging / "new", size)))
+                (mount.staging / ".reset").touch()
+    bench.row(f"{size >> 20} MiB into `staging/`", "write in order and fsync", "GB/s", found.rates("write", size), headline=True)
+
+
+def commit_versions(bench: Bench):
+    """The same edit again and again, in one mount and in one open file: the library syncs after each commit too."""
+    marks = [round(mark * bench.data.scale) for mark in MARKS if mark * bench.data.scale >= MARKS[0]] or [MARKS[0]]
+    count = max(mark + reach(mark) for mark in marks)
+    chunks = 1000
+    base, at = bench.data.to_commit(chunks * CHUNK), chunks * CHUNK // 2
+
+    def edit_and_commit(staging: Path, number: int):
+        write_element(staging / "x", at, -float(number))
+        (staging / ".commit").write_text(f"e{number}")
+
+    with bench.copy(base) as file:
+        with bench.vh5fs.mounted(file, writable=True) as mount:
+            ours = [timed(lambda number=number: edit_and_commit(mount.staging, number)) for number in range(1, count + 1)]
+        our_sums = bench.library.run("sum", file, f"e{count}")["sums"]
+    with bench.copy(base) as file:
+        theirs = bench.library.run("repeat", file, at, count)["commits"]
+        their_sums = bench.library.run("sum", file, f"e{count}")["sums"]
+    if our_sums != their_sums:
+        raise RuntimeError("many commits: vh5fs and the library committed different data")
+
+    title = f"one element of {chunks:,} chunks of 4096, again and again"
+    found = {}
+    for mark in marks:
+        window = slice(mark - reach(mark) - 1, mark + reach(mark))
+        found[mark] = {VH5FS: ours[window], PYTHON: theirs[window]}
+        what = f"commit {mark:,} (median of {len(ours[window])} around it)"
+        bench.row(title, what, "s", found[mark], series="commit-versions", at=mark)
+    first, last = marks[0], marks[-1]
+    if first == last:
+        return
+    growth = {who: [float(np.median(found[last][who]) / np.median(found[first][who]))] for who in (VH5FS, PYTHON)}
+    bench.row(title, f"commit {last:,} against commit {first:,}", "times", growth, target=Target(1.2), headline=True)
+
+
+def reach(mark: int) -> int:
+    """How many commits on each side of one count with it."""
+    return min(mark // 2, NEIGHBOURS)
+
+
+def huge(bench: Bench, gib: int):
+    """Peak memory of the commit of much new data, staging not counted; once."""
+    with bench.copy(bench.data.to_commit(CHUNK)) as file, bench.vh5fs.mounted(file, writable=True) as mount:
+        write_blocks(mount.staging / "new", gib << 30)
+        mount.forget_peak()
+        seconds = timed(lambda: mount.commit("r2"))
+        title = f"a new dataset of {gib} GiB"
+        bench.row(title, "the commit alone", "s", {VH5FS: [seconds]})
+        bench.row(title, "its peak memory", "KiB", {VH5FS: [mount.peak_kib()]})

@@ -13,6 +13,14 @@ pub(super) fn to_stderr() {
     log_panics();
 }
 
+/// Log to stderr where `RUST_LOG` asks for it: for commands that print all that there is to say.
+pub(super) fn to_stderr_if_asked() {
+    if std::env::var_os(env_logger::DEFAULT_FILTER_ENV).is_some() {
+        builder().init();
+    }
+    log_panics();
+}
+
 /// Log to syslog, which systemd's journal listens to as well, and panics too. Without one, nothing is logged; who asked for a log by
 /// `RUST_LOG` is told so.
 pub(super) fn to_syslog() {

@@ -5,6 +5,7 @@ mod mount;
 mod mount_options;
 mod size;
 mod umount;
+mod verify;
 
 use std::ffi::{OsStr, OsString};
 use std::process::ExitCode;
@@ -25,6 +26,7 @@ Examples:
   ls /mnt/versions                    every version
   ls /mnt/current/                    the current one
   vh5fs umount /mnt                   unmount
+  vh5fs verify data.h5                check every stored chunk and all that leads to it
 
 In /etc/fstab, or with mount -t fuse.vh5fs:
   /data/data.h5  /mnt  fuse.vh5fs  ro,allow_other,cache_size=1G  0 0
@@ -35,15 +37,17 @@ RUST_LOG=debug says more: on stderr with -f, else in the system's log.";
 enum Command {
     Mount(mount::MountArgs),
     Umount(umount::UmountArgs),
+    Verify(verify::VerifyArgs),
 }
 
-/// Runs the program: 0 done, 1 failed, 2 bad usage.
+/// Runs the program: 0 done, 1 failed, 2 bad usage. A check that finds damage has failed; one that cannot be made is told apart by 2.
 #[must_use]
 pub fn run() -> ExitCode {
     let cli = Cli::parse_from(with_implied_mount(std::env::args_os().collect()));
     let done = match cli.command {
         Command::Mount(args) => mount::run(&args),
         Command::Umount(args) => umount::run(&args),
+        Command::Verify(args) => return verify::run(&args),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
@@ -63,9 +67,14 @@ fn one_line(error: &anyhow::Error) -> String {
         .join(" ")
 }
 
+/// One for each core.
+fn default_threads() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
+}
+
 /// mount(8) runs `vh5fs FILE DIR -o ...`, without the word `mount`, which is put in here unless another command's name is there.
 fn with_implied_mount(mut arguments: Vec<OsString>) -> Vec<OsString> {
-    const COMMANDS: [&str; 3] = ["mount", "umount", "help"];
+    const COMMANDS: [&str; 4] = ["mount", "umount", "verify", "help"];
     const OWN_OPTIONS: [&str; 4] = ["-h", "--help", "-V", "--version"];
     // A single word is no mount, but may be a mistyped command: clap says so best.
     let [_, first, _, ..] = &arguments[..] else {

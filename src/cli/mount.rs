@@ -10,7 +10,7 @@ use clap::Args;
 
 use super::mount_options::{MountOption, MountOptionList, parse_threads};
 use super::size::parse_size;
-use super::{logging, one_line};
+use super::{default_threads, logging, one_line};
 use crate::fs::{Vfs, VfsOptions};
 use crate::fuse::background::{self, Report};
 use crate::fuse::mount_point;
@@ -235,10 +235,6 @@ fn create_file(path: &Path) -> anyhow::Result<()> {
         );
     }
     Ok(create_versioned_file(path)?)
-}
-
-fn default_threads() -> usize {
-    std::thread::available_parallelism().map_or(1, usize::from)
 }
 
 /// The file's absolute name, if it is one that can be read.

@@ -179,7 +179,7 @@ pub fn blocks_equal(
 }
 
 /// The name of a source as it is stored: the C library takes `%b` for the number of a block, and `%%` for a percent sign.
-pub(super) fn escaped(name: &[u8]) -> Cow<'_, [u8]> {
+pub(crate) fn escaped(name: &[u8]) -> Cow<'_, [u8]> {
     if !name.contains(&b'%') {
         return Cow::Borrowed(name);
     }

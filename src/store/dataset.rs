@@ -430,7 +430,7 @@ impl Dataset {
 
 /// Whether a dataset that is not virtual, and not stored in its header, lies in the file as its header says: the C library,
 /// which is to read it, is not made for damaged files.
-fn check_stored(
+pub(super) fn check_stored(
     reader: &MetaReader,
     header: &DatasetHeader,
     len_bytes: u64,

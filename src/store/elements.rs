@@ -3,7 +3,7 @@
 use std::fmt;
 
 /// A box of elements. Shown as NumPy would select it: `[4096:8192]`, `[0:10, 20:30]`.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ElementBox {
     /// First element and the one behind the last, along each axis, slowest first.
     pub axes: Vec<(u64, u64)>,

@@ -33,6 +33,7 @@ pub(crate) struct HashTable {
 }
 
 /// Where the two members of a row are.
+#[derive(Debug)]
 struct RowForm {
     hash: usize,
     shape: usize,
@@ -52,45 +53,30 @@ impl HashTable {
         address: Address,
         chunk_rows: u64,
     ) -> Result<Self, StoreError> {
-        let wrong = |what| StoreError::HashTable {
-            dataset: path.to_vec(),
-            what,
-        };
-        let own_path: Arc<[u8]> = [path, b"/hash_table"].concat().into();
-        let table = RawData::open(file, version, &own_path, address, new_epoch(), None, None)?;
-        let form = RowForm::of(&table.header.datatype).ok_or_else(|| wrong("its type"))?;
-        let &[len] = table.header.dataspace.shape() else {
-            return Err(wrong("its number of axes"));
-        };
-        let len_used = largest_index(file, address)
-            .map_err(|error| StoreError::RawData {
-                dataset: own_path.to_vec(),
-                error,
-            })?
-            .and_then(|index| u64::try_from(index).ok())
-            .filter(|&index| index <= len)
-            .ok_or_else(|| wrong("its attribute largest_index"))?;
-        let rows_per_chunk = table.chunk_shape[0];
+        let rows = HashRows::open(file, version, path, address, chunk_rows)?;
         let mut chunks = Vec::new();
-        for number in 0..len_used.div_ceil(rows_per_chunk) {
-            let bytes = table.decode_unhashed(number)?;
-            let left = len_used - number * rows_per_chunk;
-            let rows = bytes.chunks_exact(table.header.datatype.size);
-            for row in rows.take(usize::try_from(left).unwrap_or(usize::MAX)) {
-                let entry = form.decode(row, chunk_rows);
-                chunks.push(entry.ok_or_else(|| wrong("rows that are not those of one chunk"))?);
+        for part in 0..rows.parts() {
+            for (_, entry) in rows.read_part(part)? {
+                chunks.push(
+                    entry.ok_or_else(|| wrong(path, "rows that are not those of one chunk"))?,
+                );
             }
         }
+        Self::from_rows(chunks, rows.len).ok_or_else(|| wrong(path, "two hashes for one chunk"))
+    }
+
+    /// The table of `rows` rows that say this of stored chunks, by their numbers; `None` where two contradict each other.
+    pub(super) fn from_rows(mut chunks: Vec<(u64, HashedChunk)>, rows: u64) -> Option<Self> {
         chunks.retain(|(_, hashed)| hashed.hash != NO_HASH);
         chunks.sort_unstable_by_key(|entry| entry.0);
         chunks.dedup();
         if chunks.windows(2).any(|pair| pair[0].0 == pair[1].0) {
-            return Err(wrong("two hashes for one chunk"));
+            return None;
         }
         chunks.shrink_to_fit();
-        Ok(Self {
+        Some(Self {
             chunks,
-            rows: len_used,
+            rows,
             by_hash: OnceLock::new(),
         })
     }
@@ -114,6 +100,100 @@ impl HashTable {
     /// All that it has, by number of the stored chunk.
     pub(super) fn chunks(&self) -> &[(u64, HashedChunk)] {
         &self.chunks
+    }
+}
+
+fn wrong(path: &[u8], what: &'static str) -> StoreError {
+    StoreError::HashTable {
+        dataset: path.to_vec(),
+        what,
+    }
+}
+
+/// The rows of a hash table as they are stored, a part at a time.
+#[derive(Debug)]
+pub(super) struct HashRows {
+    table: RawData,
+    form: RowForm,
+    chunk_rows: u64,
+    /// How many rows count.
+    pub(super) len: u64,
+}
+
+impl HashRows {
+    /// See [`HashTable::read`].
+    ///
+    /// # Errors
+    /// Damage of the dataset; [`StoreError::HashTable`] where its type or its attribute is not that of a hash table.
+    pub(super) fn open(
+        file: &Arc<FileState>,
+        version: &[u8],
+        path: &[u8],
+        address: Address,
+        chunk_rows: u64,
+    ) -> Result<Self, StoreError> {
+        let own_path: Arc<[u8]> = [path, b"/hash_table"].concat().into();
+        let table = RawData::open(file, version, &own_path, address, new_epoch(), None, None)?;
+        let form = RowForm::of(&table.header.datatype).ok_or_else(|| wrong(path, "its type"))?;
+        let &[len] = table.header.dataspace.shape() else {
+            return Err(wrong(path, "its number of axes"));
+        };
+        let len_used = largest_index(file, address)
+            .map_err(|error| StoreError::RawData {
+                dataset: own_path.to_vec(),
+                error,
+            })?
+            .and_then(|index| u64::try_from(index).ok())
+            .filter(|&index| index <= len)
+            .ok_or_else(|| wrong(path, "its attribute largest_index"))?;
+        Ok(Self {
+            table,
+            form,
+            chunk_rows,
+            len: len_used,
+        })
+    }
+
+    /// In how many parts it is stored.
+    pub(super) fn parts(&self) -> u64 {
+        self.len.div_ceil(self.rows_per_part())
+    }
+
+    /// The parts that are in the file.
+    ///
+    /// # Errors
+    /// Damage of the index of its chunks.
+    pub(super) fn stored_parts(&self) -> Result<Vec<u64>, StoreError> {
+        let parts = self.parts();
+        let stored = self.table.table()?.stored().map(|(part, _)| part);
+        Ok(stored.filter(|&part| part < parts).collect())
+    }
+
+    /// The rows of a part, each with its number; `None` for one that is not the row of a chunk.
+    ///
+    /// # Errors
+    /// Damage of the part.
+    pub(super) fn read_part(
+        &self,
+        part: u64,
+    ) -> Result<impl Iterator<Item = (u64, Option<(u64, HashedChunk)>)>, StoreError> {
+        let bytes = self.table.decode_unhashed(part)?;
+        let row_bytes = self.table.header.datatype.size;
+        let first = self.first_row(part);
+        let rows = (first..self.len).take(bytes.len() / row_bytes);
+        Ok(rows.enumerate().map(move |(at, number)| {
+            let row = &bytes[at * row_bytes..(at + 1) * row_bytes];
+            (number, self.form.decode(row, self.chunk_rows))
+        }))
+    }
+
+    /// The first row of a part.
+    pub(super) fn first_row(&self, part: u64) -> u64 {
+        part.saturating_mul(self.rows_per_part())
+    }
+
+    fn rows_per_part(&self) -> u64 {
+        self.table.chunk_shape[0]
     }
 }
 

@@ -14,7 +14,7 @@ use crate::h5::{
 };
 
 /// The format's own first version, which is never shown.
-const FIRST_VERSION: &[u8] = b"__first_version__";
+pub(super) const FIRST_VERSION: &[u8] = b"__first_version__";
 
 /// What a version is known by across reloads of the file: a version that was deleted and made anew is another one.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -306,7 +306,10 @@ fn read_version(reader: &MetaReader, name: &[u8], group: Address) -> Result<Foun
 }
 
 /// The bytes of a scalar string attribute; `None` where it is something else.
-fn string_of(reader: &MetaReader, attribute: &Attribute) -> Result<Option<Vec<u8>>, H5Error> {
+pub(super) fn string_of(
+    reader: &MetaReader,
+    attribute: &Attribute,
+) -> Result<Option<Vec<u8>>, H5Error> {
     if attribute.dataspace != Dataspace::Scalar && attribute.dataspace.len() != Some(1) {
         return Ok(None);
     }

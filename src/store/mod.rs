@@ -38,6 +38,7 @@ pub mod dtype;
 pub mod json;
 pub mod text;
 pub mod typed_value;
+pub mod verify;
 
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzzing;

@@ -186,7 +186,11 @@ impl RawData {
         self.pipeline.as_ref().is_ok_and(Pipeline::is_identity)
     }
 
-    fn pipeline(&self) -> Result<&Pipeline, StoreError> {
+    /// How its chunks are decoded.
+    ///
+    /// # Errors
+    /// A filter that is not known, or not with these parameters.
+    pub(super) fn pipeline(&self) -> Result<&Pipeline, StoreError> {
         self.pipeline.as_ref().map_err(|error| StoreError::Filter {
             dataset: self.path.to_vec(),
             error: error.clone(),
@@ -410,7 +414,11 @@ impl RawData {
         }
     }
 
-    fn hash(&self, extent: &[u64], chunk: &[u8]) -> Result<ChunkHash, HashError> {
+    /// The hash of the part within `extent` of a decoded chunk.
+    ///
+    /// # Errors
+    /// [`HashError`].
+    pub(super) fn hash(&self, extent: &[u64], chunk: &[u8]) -> Result<ChunkHash, HashError> {
         let reader = self.file.h5.reader();
         let heap = HeapValues::new(&reader);
         let datatype = &self.header.datatype;
@@ -432,7 +440,11 @@ impl RawData {
         }
     }
 
-    fn decode_now(&self, index: u64) -> Result<Arc<[u8]>, StoreError> {
+    /// Reads and decodes chunk `index`, whatever became of the file meanwhile.
+    ///
+    /// # Errors
+    /// Where it is missing, of the wrong length, unreadable or damaged.
+    pub(super) fn decode_now(&self, index: u64) -> Result<Arc<[u8]>, StoreError> {
         if self.is_plain() {
             let chunk = self.plain_chunk(index)?;
             let mut bytes = zeroed(self.chunk_bytes);

@@ -19,7 +19,7 @@ pub(super) struct RawPlace {
 pub(super) struct RawPlaces {
     pub(super) found: BTreeMap<Arc<[u8]>, RawPlace>,
     /// Below these paths there may be more: what leads there is damaged.
-    damaged: BTreeMap<Vec<u8>, H5Error>,
+    pub(super) damaged: BTreeMap<Vec<u8>, H5Error>,
 }
 
 impl RawPlaces {

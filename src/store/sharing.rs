@@ -148,6 +148,13 @@ impl Sharing {
         Some(classes[place].1)
     }
 
+    /// Whether a dataset of a class has the very mappings of the one that the class began with, and not those of chunks of fill value more or
+    /// less.
+    #[must_use]
+    pub(crate) fn maps_as_origin(&self, id: ClassId, signature: &Signature) -> bool {
+        !may_differ_in_fill(&self.class(id).signature, signature)
+    }
+
     /// What is known of a class.
     #[must_use]
     pub fn class(&self, id: ClassId) -> &Class {

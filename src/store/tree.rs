@@ -250,6 +250,11 @@ impl VersionTree {
             })
     }
 
+    /// All groups and datasets.
+    pub(super) fn objects(&self) -> impl Iterator<Item = &Child> {
+        self.groups.values().flatten()
+    }
+
     /// How many objects it has.
     #[must_use]
     pub fn len(&self) -> usize {

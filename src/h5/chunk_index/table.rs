@@ -20,12 +20,18 @@ impl ChunkTable {
     /// Where the chunk of `cell` is; `None` where it was never written, or there is no such cell.
     #[must_use]
     pub fn get(&self, cell: u64) -> Option<StoredChunk> {
-        let at = if self.cells.is_empty() {
-            usize::try_from(cell).ok()?
+        self.chunks.get(self.position(cell)?).copied()
+    }
+
+    /// Which one of the stored chunks, in cell order, is that of `cell`.
+    #[must_use]
+    pub fn position(&self, cell: u64) -> Option<usize> {
+        if self.cells.is_empty() {
+            let at = usize::try_from(cell).ok()?;
+            (at < self.chunks.len()).then_some(at)
         } else {
-            self.cells.binary_search(&cell).ok()?
-        };
-        self.chunks.get(at).copied()
+            self.cells.binary_search(&cell).ok()
+        }
     }
 
     /// Cells along each axis, slowest first.
