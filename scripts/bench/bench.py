@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import signal
 import sys
 from pathlib import Path
 
@@ -48,7 +49,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="bench.sh", description=__doc__.splitlines()[0])
     parser.add_argument("cases", nargs="*", metavar="CASE", help=f"all unless given: {', '.join(CASES)}")
     parser.add_argument("--programs", type=Path, required=True, help=argparse.SUPPRESS)
-    parser.add_argument("--data", type=Path, default=ROOT / "target/bench", help="where the files are made and kept (target/bench): on the disk to measure; some 6 GB")
+    parser.add_argument("--data", type=Path, default=ROOT / "target/bench", help="where the files are made and kept (target/bench): on the disk to measure, with 8 GB free")
     parser.add_argument("--rounds", type=int, default=FEWEST_ROUNDS, help=f"how often each is measured ({FEWEST_ROUNDS})")
     parser.add_argument("--scale", type=float, default=1.0, help="stretches the data; at any other than 1 there is nothing to reach")
     parser.add_argument("--quick", action="store_true", help="three rounds at a scale of 0.1")
@@ -118,6 +119,8 @@ def publish(run: dict, rows: list[Row]):
 
 def main() -> int:
     arguments = parse(sys.argv[1:])
+    # As an exception, on whose way out every mount is taken away.
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     run = json.loads(arguments.again.read_text()) if arguments.again else None
     if arguments.readme:
         # What is asked for, before it takes its time.

@@ -1,16 +1,24 @@
 //! Commands, one file each: options are validated into a struct before any work, and every failure is one line on stderr.
 
+mod commit;
+mod diff;
+mod generate;
+mod graph;
+mod history;
+mod log;
 mod logging;
 mod mount;
 mod mount_options;
+mod report;
 mod size;
+mod status;
 mod umount;
 mod verify;
 
 use std::ffi::{OsStr, OsString};
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 
 /// Mount a versioned HDF5 file: every version a read-only directory, every dataset a file of raw bytes.
 #[derive(Debug, Parser)]
@@ -25,6 +33,8 @@ Examples:
   vh5fs mount data.h5 /mnt            mount in the background
   ls /mnt/versions                    every version
   ls /mnt/current/                    the current one
+  vh5fs log data.h5                   what each version changed
+  vh5fs diff data.h5 2026-06 current  what changed since June
   vh5fs umount /mnt                   unmount
   vh5fs verify data.h5                check every stored chunk and all that leads to it
 
@@ -37,7 +47,14 @@ RUST_LOG=debug says more: on stderr with -f, else in the system's log.";
 enum Command {
     Mount(mount::MountArgs),
     Umount(umount::UmountArgs),
+    Commit(commit::CommitArgs),
+    Status(status::StatusArgs),
+    Log(log::LogArgs),
+    Diff(diff::DiffArgs),
+    History(history::HistoryArgs),
     Verify(verify::VerifyArgs),
+    Completions(generate::CompletionsArgs),
+    Man(generate::ManArgs),
 }
 
 /// Runs the program: 0 done, 1 failed, 2 bad usage. A check that finds damage has failed; one that cannot be made is told apart by 2.
@@ -45,12 +62,19 @@ enum Command {
 pub fn run() -> ExitCode {
     let cli = Cli::parse_from(with_implied_mount(std::env::args_os().collect()));
     let done = match cli.command {
-        Command::Mount(args) => mount::run(&args),
-        Command::Umount(args) => umount::run(&args),
+        Command::Mount(args) => mount::run(&args).map(|()| ExitCode::SUCCESS),
+        Command::Umount(args) => umount::run(&args).map(|()| ExitCode::SUCCESS),
+        Command::Commit(args) => commit::run(&args).map(|()| ExitCode::SUCCESS),
+        Command::Status(args) => status::run(&args).map(|()| ExitCode::SUCCESS),
+        Command::Log(args) => log::run(&args),
+        Command::Diff(args) => diff::run(&args),
+        Command::History(args) => history::run(&args),
+        Command::Completions(args) => generate::completions(&args).map(|()| ExitCode::SUCCESS),
+        Command::Man(args) => generate::man(&args).map(|()| ExitCode::SUCCESS),
         Command::Verify(args) => return verify::run(&args),
     };
     match done {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(error) => {
             eprintln!("vh5fs: {}", one_line(&error));
             ExitCode::FAILURE
@@ -74,14 +98,13 @@ fn default_threads() -> usize {
 
 /// mount(8) runs `vh5fs FILE DIR -o ...`, without the word `mount`, which is put in here unless another command's name is there.
 fn with_implied_mount(mut arguments: Vec<OsString>) -> Vec<OsString> {
-    const COMMANDS: [&str; 4] = ["mount", "umount", "verify", "help"];
-    const OWN_OPTIONS: [&str; 4] = ["-h", "--help", "-V", "--version"];
+    const OWN_WORDS: [&str; 5] = ["help", "-h", "--help", "-V", "--version"];
     // A single word is no mount, but may be a mistyped command: clap says so best.
     let [_, first, _, ..] = &arguments[..] else {
         return arguments;
     };
-    let is_ours = |word: &&str| first == OsStr::new(word);
-    if !COMMANDS.iter().chain(&OWN_OPTIONS).any(is_ours) {
+    let is_own_word = OWN_WORDS.iter().any(|word| first == OsStr::new(word));
+    if !is_own_word && Cli::command().find_subcommand(first).is_none() {
         arguments.insert(1, "mount".into());
     }
     arguments
@@ -89,8 +112,6 @@ fn with_implied_mount(mut arguments: Vec<OsString>) -> Vec<OsString> {
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory;
-
     use super::*;
 
     fn implied(arguments: &[&str]) -> Vec<OsString> {

@@ -36,9 +36,38 @@ pub(super) fn parse_size(text: &str) -> Result<u64, String> {
         .ok_or_else(|| format!("`{text}` is more than 64 bits of bytes"))
 }
 
+/// A number of bytes as people read it: at most four digits before the unit, of 1024 each.
+pub(super) fn shown_size(bytes: u64) -> String {
+    const UNITS: [&str; 6] = ["KiB", "MiB", "GiB", "TiB", "PiB", "EiB"];
+    if bytes < 1024 {
+        return format!("{bytes} B");
+    }
+    // Tenths of the unit, rounded down: a file is never said to be larger than it is.
+    let (mut unit, mut tenths) = (0, u128::from(bytes) * 10 / 1024);
+    while tenths >= 10 * 1024 {
+        tenths /= 1024;
+        unit += 1;
+    }
+    format!("{}.{} {}", tenths / 10, tenths % 10, UNITS[unit])
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn sizes_are_read_at_a_glance() {
+        for (bytes, text) in [
+            (0, "0 B"),
+            (1023, "1023 B"),
+            (1024, "1.0 KiB"),
+            (1_048_575, "1023.9 KiB"),
+            (1 << 20, "1.0 MiB"),
+            (u64::MAX, "15.9 EiB"),
+        ] {
+            assert_eq!(shown_size(bytes), text);
+        }
+    }
 
     #[test]
     fn every_unit() {

@@ -38,19 +38,26 @@ pub fn prepare(path: &Path) -> Result<PathBuf, MountError> {
     Ok(resolved)
 }
 
-/// Unmounts what [`crate::fuse`] mounted on `path`, unless it is in use.
+/// A mount of ours that somebody is to talk to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Mounted {
+    /// Its absolute name.
+    pub mount_point: PathBuf,
+    /// What it shows.
+    pub file: PathBuf,
+}
+
+/// What [`crate::fuse`] has mounted on `path`.
 ///
 /// # Errors
-/// [`MountError::NotMounted`], [`MountError::NotOurs`], [`MountError::Busy`], or what the system says.
-pub fn unmount(path: &Path) -> Result<(), MountError> {
+/// [`MountError::NotMounted`], [`MountError::NotOurs`], or what the system says.
+pub fn mounted(path: &Path) -> Result<Mounted, MountError> {
     let mount_point = resolve(path)?;
-    let system = |source| MountError::System {
-        what: "unmount",
-        mount_point: mount_point.clone(),
-        source,
-    };
     let mount = mount_at(&mount_point)
-        .map_err(system)?
+        .map_err(|source| MountError::MountPoint {
+            path: mount_point.clone(),
+            source,
+        })?
         .ok_or_else(|| MountError::NotMounted(path.to_path_buf()))?;
     if !mount.is_ours() {
         return Err(MountError::NotOurs {
@@ -58,6 +65,23 @@ pub fn unmount(path: &Path) -> Result<(), MountError> {
             fs_type: mount.fs_type.to_string_lossy().into_owned(),
         });
     }
+    Ok(Mounted {
+        mount_point,
+        file: mount.source,
+    })
+}
+
+/// Unmounts what [`crate::fuse`] mounted on `path`, unless it is in use.
+///
+/// # Errors
+/// [`MountError::NotMounted`], [`MountError::NotOurs`], [`MountError::Busy`], or what the system says.
+pub fn unmount(path: &Path) -> Result<(), MountError> {
+    let Mounted { mount_point, .. } = mounted(path)?;
+    let system = |source| MountError::System {
+        what: "unmount",
+        mount_point: mount_point.clone(),
+        source,
+    };
     match kernel_mount::unmount(&mount_point, false) {
         Err(error) if error.kind() == io::ErrorKind::ResourceBusy => Err(busy(&mount_point)),
         unmounted => unmounted.map_err(system),

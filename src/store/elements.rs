@@ -29,6 +29,18 @@ impl ElementBox {
         axes.reverse();
         Self { axes }
     }
+
+    /// How many elements it has.
+    #[must_use]
+    pub fn len(&self) -> u64 {
+        self.axes.iter().map(|(start, end)| end - start).product()
+    }
+
+    /// Whether it has none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
 }
 
 impl fmt::Display for ElementBox {

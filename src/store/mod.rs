@@ -10,6 +10,7 @@ mod chunk_hash;
 mod chunked;
 mod commit;
 mod commit_error;
+mod compare;
 mod dataset;
 mod elements;
 mod error;
@@ -18,6 +19,7 @@ mod hash_table;
 mod history;
 mod literal;
 mod live;
+mod map_cache;
 mod names;
 mod new_version;
 mod own_commit;
@@ -25,6 +27,7 @@ mod raw_data;
 mod raw_places;
 mod region;
 mod rendered;
+mod revision;
 mod sharing;
 mod snapshot;
 mod structure;
@@ -48,6 +51,10 @@ mod type_samples;
 pub use attributes::AttributeText;
 pub use chunk_hash::HashError;
 pub use commit_error::CommitError;
+pub use compare::{
+    ArrayFacts, AttributeDifference, AttributeState, ChunkChange, Column, Comparison, Difference,
+    Modification, ObjectChange, Rewrites, TypeChange, VersionRewrites,
+};
 pub use dataset::Dataset;
 pub use elements::ElementBox;
 pub use error::StoreError;
@@ -60,6 +67,8 @@ pub use new_version::{
     StagedBytes, StagedReadError, WrittenDataset,
 };
 pub(crate) use raw_data::filter_specs;
+pub use revision::RevisionError;
+pub(crate) use revision::steps_back;
 pub use sharing::{Class, ClassId, Sharing};
 pub use snapshot::Snapshot;
 pub use structure::{Structure, spaced_json, zero_text};

@@ -228,7 +228,7 @@ impl Sharing {
 }
 
 /// Whether two signatures stand for the same content; reads both mapping blocks where only they can tell.
-fn same(reader: &MetaReader, a: &Signature, b: &Signature) -> bool {
+pub(super) fn same(reader: &MetaReader, a: &Signature, b: &Signature) -> bool {
     if a.described != b.described {
         return false;
     }

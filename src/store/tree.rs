@@ -250,9 +250,24 @@ impl VersionTree {
             })
     }
 
-    /// All groups and datasets.
-    pub(super) fn objects(&self) -> impl Iterator<Item = &Child> {
+    /// All groups and datasets, but not the version's own group.
+    pub fn objects(&self) -> impl Iterator<Item = &Child> {
         self.groups.values().flatten()
+    }
+
+    /// The path of the object at `path` as the mounted tree shows it.
+    #[must_use]
+    pub fn shown_path(&self, path: &[u8]) -> Vec<u8> {
+        let ends = path
+            .iter()
+            .enumerate()
+            .filter_map(|(at, &byte)| (byte == b'/').then_some(at))
+            .chain([path.len()]);
+        let shown: Vec<&[u8]> = ends
+            .filter_map(|end| self.child(&path[..end]))
+            .map(|child| &*child.shown_name)
+            .collect();
+        shown.join(&b'/')
     }
 
     /// How many objects it has.

@@ -300,7 +300,7 @@ pub(crate) fn mapping_block(bytes: &[u8]) {
     let Ok(Some(encoded)) = encode_mapping_block(&mapped, map.mapped()) else {
         return;
     };
-    let again = decode_chunk_map(&encoded, Address(0), &shape, &chunk_shape, SOURCE);
+    let again = decode_chunk_map(&encoded.block, Address(0), &shape, &chunk_shape, SOURCE);
     let Ok(MappingForm::Chunked(again)) = again else {
         panic!("what was encoded is decoded: {again:?}");
     };

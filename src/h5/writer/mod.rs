@@ -17,6 +17,7 @@ mod filters;
 mod heap;
 mod library_writer;
 mod mapping_block;
+mod mapping_patch;
 mod patch;
 mod spec;
 mod types;
@@ -29,8 +30,8 @@ pub use library_writer::LibraryWriter;
 #[cfg(any(test, fuzzing))]
 pub(in crate::h5) use mapping_block::encode as encode_mapping_block;
 pub use spec::{
-    AttributeData, AttributeShape, HeapPlace, MappedShape, NewAttribute, NewChunked, NewVirtual,
-    TypeSource,
+    AttributeData, AttributeShape, HeapPlace, MappedShape, MappingBase, NewAttribute, NewChunked,
+    NewMappings, NewVirtual, TypeSource,
 };
 
 #[cfg(test)]
