@@ -557,6 +557,10 @@ mod tests {
         );
         assert_eq!(
             what(&change(16, &[0]).unwrap_err()),
+            "its free space does not reach to its end"
+        );
+        assert_eq!(
+            what(&change(40, &[3]).unwrap_err()),
             "an object that is pointed to is not in it"
         );
         assert_eq!(
