@@ -42,18 +42,34 @@ impl H5File {
     /// shorter than it says; [`H5Error::Damaged`]; [`H5Error::Unsupported`] for a version above 3 or addresses of another
     /// width than 8 bytes; [`H5Error::Source`].
     pub fn open(source: Arc<dyn Source>) -> Result<Self, H5Error> {
+        let file = Self::open_cut(source)?;
+        match file.missing_end() {
+            Some(error) => Err(error),
+            None => Ok(file),
+        }
+    }
+
+    /// The same for a file whose end may be missing.
+    ///
+    /// # Errors
+    /// As for [`H5File::open`], but for [`H5Error::Truncated`].
+    pub fn open_cut(source: Arc<dyn Source>) -> Result<Self, H5Error> {
         let file_len_bytes = source.len_bytes()?;
         let start = find_signature(&*source, file_len_bytes)?.ok_or(H5Error::NotHdf5)?;
         let reader = MetaReader::new(Arc::clone(&source), 0, file_len_bytes);
         let bytes = reader.read_up_to(Address(start), MAX_BYTES)?;
         let superblock = decode(&bytes, start, file_len_bytes)?;
-        if file_len_bytes < superblock.end_of_file {
-            return Err(H5Error::Truncated {
-                want_bytes: superblock.end_of_file,
-                got_bytes: file_len_bytes,
-            });
-        }
         Ok(Self { source, superblock })
+    }
+
+    /// [`H5Error::Truncated`] where the file is shorter than it says.
+    #[must_use]
+    pub fn missing_end(&self) -> Option<H5Error> {
+        let (want_bytes, got_bytes) = (self.end_of_file(), self.file_len_bytes());
+        (got_bytes < want_bytes).then_some(H5Error::Truncated {
+            want_bytes,
+            got_bytes,
+        })
     }
 
     /// The header of the root group.
@@ -89,7 +105,7 @@ impl H5File {
         self.superblock.extension
     }
 
-    /// Where the file's content ends, in bytes from its very beginning; no more than its length.
+    /// Where the file's content ends, in bytes from its very beginning; no more than its length, unless its end is missing.
     #[must_use]
     pub fn end_of_file(&self) -> u64 {
         self.superblock.end_of_file
