@@ -13,10 +13,10 @@ const MAX_BLOCKS: u64 = 1 << 17;
 
 /// A log of changes.
 pub(crate) fn change_log(bytes: &[u8]) {
-    let (records, whole_bytes) = change_log::decode(bytes);
-    let whole = usize::try_from(whole_bytes).expect("within the bytes");
+    let (records, ends) = change_log::decode(bytes);
+    let whole = usize::try_from(ends.last().copied().unwrap_or(0)).expect("within the bytes");
     let (again, all) = change_log::decode(&bytes[..whole]);
-    assert_eq!((again, all), (records, whole_bytes));
+    assert_eq!((again, all), (records, ends));
 }
 
 /// Records, one a line, without lengths and checksums: each written and read again, and the changes made of an empty tree.

@@ -13,8 +13,8 @@ use crate::h5::library::{LibraryFile, ObjectName};
 use crate::h5::mapping::{MappingForm, read_chunk_map};
 use crate::h5::testing::{made_files, python};
 use crate::h5::{ByteOrder, Class, Datatype, Filter, Layout, ObjectHeader, links};
-use crate::source::TransactionError;
-use crate::source::testing::{Fail, begin_failing};
+use crate::source::testing::{Fail, begin_failing, journal_beside};
+use crate::source::{TransactionError, recover};
 
 /// Makes versioned files of the older and of the newer format, with and without a user block, one that came later, and with bytes of a crashed writer at the
 /// end; their names.
@@ -249,7 +249,7 @@ fn a_version_written_by_hand_is_read_by_h5py() {
     for name in NAMES {
         let name = format!("{name}.h5");
         let path = fixture.path(&name);
-        let mut writer = FileWriter::begin(&path).unwrap();
+        let mut writer = begin(&path).unwrap();
         write_second(&mut writer).unwrap();
         writer.finish().unwrap();
 
@@ -296,7 +296,7 @@ fn a_long_block_is_patched_in_the_file() {
     for name in NAMES {
         let name = format!("{name}.h5");
         let path = fixture.path(&name);
-        let mut writer = FileWriter::begin(&path).unwrap();
+        let mut writer = begin(&path).unwrap();
         let block = writer.append_mapping_block(&mapped(SHAPE), chunks(5000));
         let block = block.unwrap().unwrap();
         writer.finish().unwrap();
@@ -317,7 +317,7 @@ fn a_long_block_is_patched_in_the_file() {
         let mut changed = vec![(17, Some(3)), (4000, None), (4999, Some(1 << 20))];
         changed.extend((5000..5124).map(|cell| (cell, Some(cell))));
         let wanted = map.changed(NOW, &[10], &changed, None).unwrap();
-        let mut writer = FileWriter::begin(&path).unwrap();
+        let mut writer = begin(&path).unwrap();
         // What is in memory of the heap goes before it.
         let places = writer.append_heap_objects([&b"before"[..]]).unwrap();
         let patched = writer.append_patched_mapping_block(&mapped(NOW), &base, &changed);
@@ -344,7 +344,7 @@ fn what_is_not_finished_leaves_no_trace() {
     for name in NAMES {
         let path = fixture.path(&format!("{name}.h5"));
         let before = std::fs::read(&path).unwrap();
-        let mut writer = FileWriter::begin(&path).unwrap();
+        let mut writer = begin(&path).unwrap();
         write_second(&mut writer).unwrap();
         let content = usize::try_from(writer.file().end_of_file()).unwrap();
         drop(writer);
@@ -354,7 +354,7 @@ fn what_is_not_finished_leaves_no_trace() {
         assert!(after[..content] == before[..content], "{name}");
 
         // An error within the change.
-        let mut writer = FileWriter::begin(&path).unwrap();
+        let mut writer = begin(&path).unwrap();
         let error = writer.edit(|library| {
             library.create_group(b"/a/b/c")?;
             library.create_group(b"not/absolute")
@@ -367,6 +367,10 @@ fn what_is_not_finished_leaves_no_trace() {
         let after = std::fs::read(&path).unwrap();
         assert!(after[..content] == before[..content], "{name}");
     }
+}
+
+fn begin(path: &Path) -> Result<FileWriter, WriteError> {
+    FileWriter::begin(path, journal_beside(path))
 }
 
 /// The disk is full at each change of the file in turn.
@@ -387,25 +391,29 @@ fn every_failure_before_the_last_step_leaves_the_file_as_it_was() {
                     });
                 if transaction.is_applying() {
                     finished |= result.is_ok();
+                    drop(transaction);
+                    recover(&path, &journal_beside(&path)).unwrap();
+                    let program =
+                        "import h5py, sys; h5py.File(sys.argv[1])['_version_data/versions/second']";
+                    if result.is_ok() {
+                        judge(&fixture, program, &[&format!("{name}.h5")]);
+                    }
                     std::fs::write(&path, &before).unwrap();
                     continue;
                 }
                 failures += 1;
                 let error = match result.unwrap_err() {
-                    WriteError::Transaction(
-                        TransactionError::Write { error, .. } | TransactionError::Io { error, .. },
-                    ) => error,
+                    WriteError::Transaction(error) => error.io_error().unwrap().clone(),
                     other => panic!("{fail:?}: {other}"),
                 };
                 assert_eq!(error.kind(), std::io::ErrorKind::StorageFull, "{fail:?}");
                 drop(transaction);
+                // Where nothing works any more, what was appended cannot be cut off at once.
+                if matches!(fail, Fail::From(_)) {
+                    recover(&path, &journal_beside(&path)).unwrap();
+                }
                 let after = std::fs::read(&path).unwrap();
-                // Where nothing works any more, what was appended cannot be cut off.
-                let len = match fail {
-                    Fail::Only(_) => after.len(),
-                    Fail::From(_) => before.len(),
-                };
-                assert!(after[..len] == before, "{fail:?}");
+                assert!(after == before, "{fail:?}");
                 std::fs::write(&path, &before).unwrap();
             }
             if finished {
@@ -428,12 +436,12 @@ for name, options in (("persist", dict(fs_strategy="fsm", fs_persist=True)), ("p
 "#,
     );
     for name in ["persist", "page"] {
-        let error = FileWriter::begin(&fixture.path(&format!("{name}.h5"))).unwrap_err();
+        let error = begin(&fixture.path(&format!("{name}.h5"))).unwrap_err();
         assert!(matches!(error, WriteError::FileSpace { .. }), "{error}");
     }
     for name in ["none", "aggregate", "plain"] {
         let path = fixture.path(&format!("{name}.h5"));
-        let mut writer = FileWriter::begin(&path).unwrap();
+        let mut writer = begin(&path).unwrap();
         writer.append_heap_objects([&b"text"[..]]).unwrap();
         writer
             .edit(|library| library.create_group(b"/new"))
@@ -444,9 +452,9 @@ for name, options in (("persist", dict(fs_strategy="fsm", fs_persist=True)), ("p
     }
 
     let path = fixture.path("plain.h5");
-    let first = FileWriter::begin(&path).unwrap();
+    let first = begin(&path).unwrap();
     assert!(matches!(
-        FileWriter::begin(&path),
+        begin(&path),
         Err(WriteError::Transaction(TransactionError::Busy))
     ));
     drop(first);
@@ -456,10 +464,7 @@ for name, options in (("persist", dict(fs_strategy="fsm", fs_persist=True)), ("p
     let checksum = crate::h5::lookup3(&bytes[..44]).to_le_bytes();
     bytes[44..48].copy_from_slice(&checksum);
     std::fs::write(&path, bytes).unwrap();
-    assert!(matches!(
-        FileWriter::begin(&path),
-        Err(WriteError::MarkedOpen)
-    ));
+    assert!(matches!(begin(&path), Err(WriteError::MarkedOpen)));
 }
 
 /// Every type that is in the files of the tests.
@@ -490,7 +495,7 @@ fn types_are_made_as_they_were_decoded() {
                 }
             }
         }
-        let Ok(mut writer) = FileWriter::begin(&path) else {
+        let Ok(mut writer) = begin(&path) else {
             continue;
         };
         writer
@@ -544,7 +549,7 @@ fn datasets_with_filters_that_the_library_lacks() {
         ),
     ];
     let path = fixture.path("x.h5");
-    let mut writer = FileWriter::begin(&path).unwrap();
+    let mut writer = begin(&path).unwrap();
     writer
         .edit(|library| {
             for (name, filters) in &pipelines {
@@ -632,7 +637,7 @@ fn datasets_are_as_the_python_library_makes_them() {
         let path = fixture.path(&name);
         let before = fixture.open(&name);
         let reader = before.reader();
-        let mut writer = FileWriter::begin(&path).unwrap();
+        let mut writer = begin(&path).unwrap();
         let sources = ["line", "sub/plane", "text"];
         writer
             .edit(|library| {
@@ -706,7 +711,7 @@ fn attributes_of_more_than_64_kib() {
         shape: AttributeShape::Simple(&[1 << 17]),
         data: AttributeData::Bytes(&bytes),
     };
-    let mut writer = FileWriter::begin(&path).unwrap();
+    let mut writer = begin(&path).unwrap();
     writer
         .edit(|library| {
             library.create_group(b"/old")?;
@@ -808,7 +813,7 @@ with h5py.File(name, "r") as f:
 }
 
 fn append(path: &Path, turn: u8) {
-    let mut writer = FileWriter::begin(path).unwrap();
+    let mut writer = begin(path).unwrap();
     writer.append_heap_objects([&[turn; 5000][..]]).unwrap();
     let text = format!("turn {turn}");
     writer
@@ -832,7 +837,7 @@ fn a_read_only_file_or_none_is_an_error_of_the_system() {
     let folder = tempfile::tempdir().unwrap();
     let missing = folder.path().join("missing.h5");
     assert!(matches!(
-        FileWriter::begin(&missing),
+        begin(&missing),
         Err(WriteError::Transaction(TransactionError::Io { .. }))
     ));
     let other = folder.path().join("other.h5");
@@ -842,7 +847,7 @@ fn a_read_only_file_or_none_is_an_error_of_the_system() {
         .open(&other)
         .unwrap();
     file.write_all(b"not HDF5").unwrap();
-    assert!(matches!(FileWriter::begin(&other), Err(WriteError::H5(_))));
+    assert!(matches!(begin(&other), Err(WriteError::H5(_))));
 }
 
 #[test]
@@ -864,7 +869,7 @@ fn attributes_are_copied_without_opening_what_has_them() {
         bytes[at..at + 4].fill(0);
     }
     std::fs::write(&path, &bytes).unwrap();
-    let mut writer = FileWriter::begin(&path).unwrap();
+    let mut writer = begin(&path).unwrap();
     let copied = writer.edit(|library| {
         library.create_group(b"/copy")?;
         library.copy_attributes(line, b"/copy", &["number", "flags"])
