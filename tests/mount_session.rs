@@ -13,8 +13,8 @@ use std::sync::OnceLock;
 use std::time::Duration;
 
 use common::{
-    Mount, MountPoint, daemons_of, is_running, mounts_at, run_python, send, vh5fs, wait_until,
-    words,
+    DEADLINE, Mount, MountPoint, daemons_of, is_running, mounts_at, run_python, send, vh5fs,
+    wait_until, words,
 };
 use rustix::process::Signal;
 
