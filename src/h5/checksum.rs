@@ -6,28 +6,117 @@ use super::{Address, H5Error};
 /// The lookup3 hash of `bytes`. Also what orders the names in a dense group or a dense attribute index.
 #[must_use]
 pub fn lookup3(bytes: &[u8]) -> u32 {
-    // The hash starts from the length modulo 2^32.
-    #[allow(clippy::cast_possible_truncation)]
-    let start = 0xdead_beef_u32.wrapping_add(bytes.len() as u32);
-    let (mut a, mut b, mut c) = (start, start, start);
-    let mut rest = bytes;
-    while rest.len() > 12 {
-        let (block, behind) = rest.split_at(12);
-        a = a.wrapping_add(word(&block[0..4]));
-        b = b.wrapping_add(word(&block[4..8]));
-        c = c.wrapping_add(word(&block[8..12]));
-        (a, b, c) = mix(a, b, c);
-        rest = behind;
+    let mut hash = Lookup3::new(bytes.len() as u64);
+    hash.update(bytes);
+    hash.finish()
+}
+
+/// The lookup3 hash of bytes that come piece by piece, of which there will be as many as was said.
+#[derive(Debug, Clone)]
+pub(crate) struct Lookup3 {
+    state: (u32, u32, u32),
+    /// What was not mixed in yet: the last bytes of all, up to a whole block, are mixed in another way.
+    held: [u8; BLOCK_BYTES],
+    held_bytes: usize,
+}
+
+/// What is mixed in at once.
+const BLOCK_BYTES: usize = 12;
+
+impl Lookup3 {
+    pub(crate) fn new(len_bytes: u64) -> Self {
+        // The hash starts from the length modulo 2^32.
+        #[allow(clippy::cast_possible_truncation)]
+        let start = 0xdead_beef_u32.wrapping_add(len_bytes as u32);
+        Self {
+            state: (start, start, start),
+            held: [0; BLOCK_BYTES],
+            held_bytes: 0,
+        }
     }
-    if rest.is_empty() {
-        return c;
+
+    pub(crate) fn update(&mut self, bytes: &[u8]) {
+        let mut rest = self.fill(bytes);
+        while rest.len() > BLOCK_BYTES {
+            rest = self.mix_first(rest);
+        }
+        self.hold(rest);
     }
-    let mut last = [0u8; 12];
-    last[..rest.len()].copy_from_slice(rest);
-    a = a.wrapping_add(word(&last[0..4]));
-    b = b.wrapping_add(word(&last[4..8]));
-    c = c.wrapping_add(word(&last[8..12]));
-    finish(a, b, c)
+
+    /// Updates two hashes, each with bytes of its own, in the time of one: a block has to wait for the one before it, but not for those
+    /// of the other hash.
+    pub(crate) fn update_both(a: &mut Self, bytes_a: &[u8], b: &mut Self, bytes_b: &[u8]) {
+        let (mut rest_a, mut rest_b) = (a.fill(bytes_a), b.fill(bytes_b));
+        while rest_a.len() > BLOCK_BYTES && rest_b.len() > BLOCK_BYTES {
+            rest_a = a.mix_first(rest_a);
+            rest_b = b.mix_first(rest_b);
+        }
+        a.update(rest_a);
+        b.update(rest_b);
+    }
+
+    pub(crate) fn finish(self) -> u32 {
+        let (a, b, c) = self.state;
+        if self.held_bytes == 0 {
+            return c;
+        }
+        let mut last = self.held;
+        last[self.held_bytes..].fill(0);
+        let (a, b, c) = added((a, b, c), &last);
+        finish(a, b, c)
+    }
+
+    /// Makes a whole block of what is held and the first of `bytes`, if more come behind it. What is left of them.
+    fn fill<'b>(&mut self, bytes: &'b [u8]) -> &'b [u8] {
+        if self.held_bytes == 0 {
+            return bytes;
+        }
+        let wanted = BLOCK_BYTES - self.held_bytes;
+        let (first, rest) = bytes.split_at(wanted.min(bytes.len()));
+        self.held[self.held_bytes..][..first.len()].copy_from_slice(first);
+        self.held_bytes += first.len();
+        if !rest.is_empty() {
+            let held = self.held;
+            self.mix_in(&held);
+            self.held_bytes = 0;
+        }
+        rest
+    }
+
+    #[inline]
+    fn mix_first<'b>(&mut self, bytes: &'b [u8]) -> &'b [u8] {
+        match bytes.split_first_chunk() {
+            Some((block, rest)) => {
+                self.mix_in(block);
+                rest
+            }
+            None => bytes,
+        }
+    }
+
+    #[inline]
+    fn mix_in(&mut self, block: &[u8; BLOCK_BYTES]) {
+        let (a, b, c) = added(self.state, block);
+        self.state = mix(a, b, c);
+    }
+
+    /// Keeps `bytes`, no more than a block, for which there is room unless there are none.
+    fn hold(&mut self, bytes: &[u8]) {
+        if !bytes.is_empty() {
+            self.held[..bytes.len()].copy_from_slice(bytes);
+            self.held_bytes = bytes.len();
+        }
+    }
+}
+
+/// A block added to the state, which is to be mixed then.
+#[inline]
+fn added((a, b, c): (u32, u32, u32), block: &[u8; BLOCK_BYTES]) -> (u32, u32, u32) {
+    (
+        a.wrapping_add(word(&block[0..4])),
+        b.wrapping_add(word(&block[4..8])),
+        c.wrapping_add(word(&block[8..12])),
+    )
 }
 
 /// Takes off the checksum that `bytes` end with and holds it against what comes before it.
@@ -111,7 +200,30 @@ pub(crate) mod testing {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+
+    proptest! {
+        #[test]
+        fn pieces_hash_like_the_whole(
+            pieces in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..40), 0..12),
+            others in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..40), 0..12),
+        ) {
+            let (whole, other) = (pieces.concat(), others.concat());
+            let mut alone = Lookup3::new(whole.len() as u64);
+            let mut together = (alone.clone(), Lookup3::new(other.len() as u64));
+            for at in 0..pieces.len().max(others.len()) {
+                let piece = pieces.get(at).map_or(&[][..], |piece| piece);
+                let other = others.get(at).map_or(&[][..], |piece| piece);
+                alone.update(piece);
+                Lookup3::update_both(&mut together.0, piece, &mut together.1, other);
+            }
+            prop_assert_eq!(alone.finish(), lookup3(&whole));
+            prop_assert_eq!(together.0.finish(), lookup3(&whole));
+            prop_assert_eq!(together.1.finish(), lookup3(&other));
+        }
+    }
 
     #[test]
     fn known_vectors() {

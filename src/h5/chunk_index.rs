@@ -9,6 +9,8 @@ mod extensible_array;
 mod fixed_array;
 mod table;
 
+use std::ops::Range;
+
 use super::btree2::BTree2;
 use super::decoder::Decoder;
 use super::{
@@ -42,6 +44,40 @@ struct Extent<'a> {
 pub fn read_chunk_index(
     reader: &MetaReader,
     dataset: &DatasetHeader,
+) -> Result<ChunkTable, H5Error> {
+    read_part(reader, dataset, btree1::ALL)
+}
+
+/// Reads on the index of a dataset of which `earlier` is all that it had before chunks were added behind the last one, and none was moved.
+///
+/// # Errors
+/// As for [`read_chunk_index`].
+pub fn extend_chunk_index(
+    reader: &MetaReader,
+    dataset: &DatasetHeader,
+    earlier: &ChunkTable,
+) -> Result<ChunkTable, H5Error> {
+    let behind = earlier.stored_end();
+    match dataset.layout {
+        Layout::Chunked {
+            index: ChunkIndexKind::BTreeV1 { .. },
+            ..
+        } if behind > 0 && earlier.is_stacked() => {
+            let more = read_part(reader, dataset, behind..btree1::ALL.end)?;
+            if more.is_stacked() {
+                return earlier.extended(more);
+            }
+        }
+        _ => {}
+    }
+    read_chunk_index(reader, dataset)
+}
+
+/// Reads the chunks of the `wanted` cells, or more. See [`btree1::read`] for which can be wanted.
+fn read_part(
+    reader: &MetaReader,
+    dataset: &DatasetHeader,
+    wanted: Range<u64>,
 ) -> Result<ChunkTable, H5Error> {
     let layout_error = |what| H5Error::Damaged {
         structure: LAYOUT,
@@ -89,7 +125,7 @@ pub fn read_chunk_index(
     };
     match *index {
         ChunkIndexKind::BTreeV1 { address } if address.is_defined() => {
-            btree1::read(reader, address, chunk_shape, &mut found)?;
+            btree1::read(reader, address, chunk_shape, wanted, &mut found)?;
         }
         ChunkIndexKind::SingleChunk { address, filtered } if address.is_defined() => {
             let (stored_bytes, filter_mask) = filtered.unwrap_or((chunk_bytes, 0));

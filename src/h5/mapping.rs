@@ -245,15 +245,16 @@ impl<'a> Entries<'a> {
         let expected_source = escaped(expected_source);
         let mut names = ExpectedNames::new(&expected_source);
         let mut pattern: Option<Pattern<'_>> = None;
+        let mut patterns = 0u32;
         for _ in 0..self.len {
             let like_the_last = pattern
                 .as_ref()
                 .and_then(|last| last.take(&mut self.decoder));
-            let (source_numbers, target_numbers) = match like_the_last {
-                Some(numbers) => numbers,
-                None => {
-                    Pattern::decode(&mut self.decoder, self.flagged, rank, &names, &mut pattern)?
-                }
+            let (source_numbers, target_numbers) = if let Some(numbers) = like_the_last {
+                numbers
+            } else {
+                patterns = patterns.saturating_add(1);
+                Pattern::decode(&mut self.decoder, self.flagged, rank, &names, &mut pattern)?
             };
             let forms = pattern.as_ref()?;
             forms.source.unpack(source_numbers, rank, &mut source)?;
@@ -281,6 +282,11 @@ impl<'a> Entries<'a> {
             }
         }
         self.check_end().ok()?;
+        if let (1, true, false, Some(pattern)) =
+            (patterns, map.is_in_order(), self.flagged, &pattern)
+        {
+            map.set_entry_bytes(pattern.len_bytes() as u64);
+        }
         map.finish()
     }
 
@@ -386,6 +392,11 @@ impl<'a> Pattern<'a> {
             target_bytes: target_numbers.len(),
         });
         Some((source_numbers, target_numbers))
+    }
+
+    /// Length of an entry like this one.
+    fn len_bytes(&self) -> usize {
+        self.head.len() + self.source_bytes + self.middle.len() + self.target_bytes
     }
 
     /// Takes the next entry if it is like this one: the stored numbers of its source box and of its virtual box.

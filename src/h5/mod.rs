@@ -50,7 +50,7 @@ pub mod library;
 pub mod mapping;
 pub mod writer;
 
-pub use chunk_index::{ChunkTable, read_chunk_index};
+pub use chunk_index::{ChunkTable, extend_chunk_index, read_chunk_index};
 
 /// A place in the file, in bytes from the superblock's base address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -140,6 +140,15 @@ impl MetaReader {
         Ok(MetaBytes(Repr::Owned(bytes)))
     }
 
+    /// Fills `buffer` with the bytes at `address`. None of them is kept.
+    ///
+    /// # Errors
+    /// As for [`MetaReader::read`].
+    pub fn read_into(&self, address: Address, buffer: &mut [u8]) -> Result<(), H5Error> {
+        let offset = self.file_offset(address, buffer.len() as u64)?;
+        Ok(self.source.read_exact_at(buffer, offset)?)
+    }
+
     /// At most `len_bytes` bytes at `address`, fewer only where the file ends.
     ///
     /// # Errors

@@ -6,8 +6,11 @@ use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, UNIX_EPOCH};
 
 use super::{Identity, Source, SourceError};
+
+const NANOSECONDS: i128 = 1_000_000_000;
 
 /// An open file. Keeps no lock and no position.
 #[derive(Debug)]
@@ -56,6 +59,31 @@ impl LocalFile {
     /// What `fstat(2)` says.
     pub fn metadata(&self) -> io::Result<Metadata> {
         self.file.metadata()
+    }
+
+    /// Gives the file a modification time that no write after this call will give it, and says which state it is in then. So a state of the file
+    /// that was written only just now is told from any later one, though the file system's times go by ticks.
+    ///
+    /// A write takes its time from a clock that stands still between the kernel's ticks, and the time given is between the last tick and
+    /// now: every later time is that of this tick, or of one to come. To be called while no other program writes to the file. `None` where
+    /// that cannot be done: only the owner may set times, some file systems keep coarse ones, a tick may just have passed.
+    #[must_use]
+    pub fn stamp(&self) -> Option<Identity> {
+        use rustix::time::{ClockId, clock_gettime};
+        let nanoseconds = |clock| {
+            let time = clock_gettime(clock);
+            i128::from(time.tv_sec) * NANOSECONDS + i128::from(time.tv_nsec)
+        };
+        let tick = nanoseconds(ClockId::RealtimeCoarse);
+        let stamp = nanoseconds(ClockId::Realtime) - 1;
+        let written = self.identity().ok()?.mtime_ns;
+        if stamp <= tick || stamp <= written || nanoseconds(ClockId::RealtimeCoarse) != tick {
+            return None;
+        }
+        let since_1970 = Duration::from_nanos(u64::try_from(stamp).ok()?);
+        self.file.set_modified(UNIX_EPOCH + since_1970).ok()?;
+        let stamped = self.identity().ok()?;
+        (stamped.mtime_ns == stamp).then_some(stamped)
     }
 
     /// The open file itself, for system calls that want a descriptor.
@@ -131,7 +159,7 @@ impl Source for LocalFile {
 
 pub(in crate::source) fn identity_of(metadata: &Metadata) -> Identity {
     let nanoseconds =
-        |seconds: i64, rest: i64| i128::from(seconds) * 1_000_000_000 + i128::from(rest);
+        |seconds: i64, rest: i64| i128::from(seconds) * NANOSECONDS + i128::from(rest);
     Identity {
         device: metadata.dev(),
         inode: metadata.ino(),
@@ -139,5 +167,31 @@ pub(in crate::source) fn identity_of(metadata: &Metadata) -> Identity {
         len_bytes: metadata.len(),
         mtime_ns: nanoseconds(metadata.mtime(), metadata.mtime_nsec()),
         ctime_ns: nanoseconds(metadata.ctime(), metadata.ctime_nsec()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// However soon a write follows, the state that was stamped is told from the one behind it.
+    #[test]
+    fn a_stamp_is_told_from_every_later_write() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let ours = LocalFile::open(file.path()).unwrap();
+        let mut stamps = 0;
+        for round in 0..2000u32 {
+            file.as_file().write_at(&round.to_le_bytes(), 0).unwrap();
+            let Some(stamped) = ours.stamp() else {
+                continue;
+            };
+            stamps += 1;
+            assert_eq!(ours.identity().unwrap(), stamped);
+            file.as_file().write_at(&round.to_le_bytes(), 0).unwrap();
+            let later = ours.identity().unwrap();
+            assert_ne!(later.mtime_ns, stamped.mtime_ns, "round {round}");
+            assert_eq!(later.len_bytes, 4);
+        }
+        assert!(stamps > 1000, "{stamps}");
     }
 }

@@ -27,7 +27,7 @@ pub(crate) struct Chunked {
     version: Arc<[u8]>,
     shape: Vec<u64>,
     grid: ChunkGrid,
-    map: ChunkMap,
+    map: Arc<ChunkMap>,
     /// `None` where the file has no raw data, and so nothing is mapped.
     raw_data: Option<Arc<RawData>>,
     /// One element of fill value; `None` for zeros.
@@ -45,7 +45,7 @@ impl Chunked {
         version: &VersionKey,
         header: &DatasetHeader,
         chunk_shape: &[u64],
-        map: ChunkMap,
+        map: Arc<ChunkMap>,
         raw_data: Option<Arc<RawData>>,
         was_complete: bool,
     ) -> Option<Self> {
@@ -78,7 +78,7 @@ impl Chunked {
     }
 
     /// Which stored chunk is in each cell.
-    pub(crate) fn map(&self) -> &ChunkMap {
+    pub(crate) fn map(&self) -> &Arc<ChunkMap> {
         &self.map
     }
 
@@ -96,6 +96,11 @@ impl Chunked {
         let Some(raw_data) = &self.raw_data else {
             return Ok(0);
         };
+        if raw_data.is_plain() {
+            // Each takes as many bytes, whatever the index says of where.
+            let chunk_bytes = raw_data.chunk_bytes as u64;
+            return Ok(self.map.len_mapped().saturating_mul(chunk_bytes));
+        }
         let table = raw_data.table()?;
         Ok(self
             .map

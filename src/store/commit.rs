@@ -29,14 +29,19 @@ use std::time::Instant;
 use chrono::{DateTime, Utc};
 
 use super::live::{PATIENCE, PAUSE};
-use super::own_commit::RunningCommit;
+use super::map_cache::MapKey;
+use super::own_commit::{Added, RunningCommit};
 use super::raw_data::raw_data_path;
+use super::tree::MappingPlace;
 use super::{
     CommitError, CommitReport, Dataset, NewContent, NewObject, NewVersion, Snapshot, StoreError,
     VersionKey, VersionedFile,
 };
-use crate::h5::writer::{FileWriter, HeapPlace, LibraryWriter, MappedShape, WriteError};
-use crate::h5::{Address, H5Error, MetaReader};
+use crate::h5::mapping::ChunkMap;
+use crate::h5::writer::{
+    FileWriter, HeapPlace, LibraryWriter, MappedShape, MappingBase, NewMappings, WriteError,
+};
+use crate::h5::{Address, H5Error, Layout, MetaReader};
 use crate::source::{Source, TransactionError};
 use attributes::{AttributePlan, Owner};
 use hashing::{Hashed, hash_cells};
@@ -79,7 +84,7 @@ enum PreparedContent<'n> {
 #[derive(Default)]
 struct Appended {
     texts: Option<TextChunks>,
-    mappings: Option<HeapPlace>,
+    mappings: Option<NewMappings>,
 }
 
 impl VersionedFile {
@@ -96,17 +101,21 @@ impl VersionedFile {
         // Held until the new state was read: it is then known to differ from the one before by the new version alone.
         let locked = Arc::clone(writer.transaction());
         let running = self.states.own_commit.begin(before);
-        if let Err(error) = self.write(writer, &prepared, &running) {
-            // What was appended is taken back before anybody looks.
-            drop(locked);
-            return Err(error);
-        }
-        running.publish();
+        let mappings = match self.write(writer, &prepared, &running) {
+            Ok(mappings) => mappings,
+            Err(error) => {
+                // What was appended is taken back before anybody looks.
+                drop(locked);
+                return Err(error);
+            }
+        };
+        running.publish(added_by(&prepared), snapshot.file.source.stamp());
         let version = VersionKey {
             name: new.name.as_slice().into(),
             timestamp_ns: prepared.timestamp.timestamp_nanos_opt().unwrap_or(0),
         };
         let snapshot = self.wait_for(&version);
+        self.keep_maps(&prepared, &mappings, &snapshot, &version);
         drop(running);
         drop(locked);
         let (mut chunks_hashed, mut chunks_stored) = (0, 0);
@@ -253,13 +262,61 @@ impl VersionedFile {
         })
     }
 
-    /// Writes all of it, and makes it durable.
+    /// Keeps what the new version maps, which whoever looks at it next would have to decode otherwise. The file is still locked.
+    fn keep_maps(
+        &self,
+        new: &Prepared<'_>,
+        mappings: &[Option<NewMappings>],
+        snapshot: &Snapshot,
+        version: &VersionKey,
+    ) {
+        let Some(version) = snapshot.history().by_key(version) else {
+            return;
+        };
+        for (object, mappings) in new.objects.iter().zip(mappings) {
+            let Some(mappings) = mappings else {
+                continue;
+            };
+            let (source, shape, map) = match &object.content {
+                PreparedContent::Group | PreparedContent::Link(_) => continue,
+                PreparedContent::Again(dataset) => {
+                    let shape = dataset.header.dataspace.shape();
+                    let map = dataset.chunked().and_then(|chunked| {
+                        let chunk_shape = &dataset.chunk_shape;
+                        chunked
+                            .map()
+                            .changed(shape, chunk_shape, &[], mappings.entry_bytes)
+                    });
+                    (Arc::from(source_of(dataset)), shape, map)
+                }
+                PreparedContent::Written(written) => {
+                    let (plan, hashed) = &**written;
+                    let map = mapped_by(plan, hashed, mappings.entry_bytes);
+                    (plan.path.clone(), &*plan.shape, map)
+                }
+            };
+            // Where there is none, the map is decoded when it is wanted; and so it is told what may be wrong with the raw data.
+            if let (Some(map), Ok(Some(raw_data))) = (map, snapshot.raw_data(version, &source)) {
+                let place = MappingPlace {
+                    heap: mappings.place.address,
+                    index: mappings.place.index,
+                    len_bytes: mappings.len_bytes,
+                    checksum: mappings.checksum,
+                    hash: None,
+                };
+                let key = MapKey::new(raw_data.epoch, &place, shape);
+                self.shared.maps.insert(key, Arc::new(map));
+            }
+        }
+    }
+
+    /// Writes all of it, and makes it durable. The mappings of each object, if it has any.
     fn write(
         &self,
         mut writer: FileWriter,
         new: &Prepared<'_>,
         running: &RunningCommit<'_>,
-    ) -> Result<(), CommitError> {
+    ) -> Result<Vec<Option<NewMappings>>, CommitError> {
         let failed = |error| self.write_error(error);
         let mut appended = new
             .objects
@@ -294,7 +351,11 @@ impl VersionedFile {
             .sync_appended()
             .map_err(|error| failed(error.into()))?;
         running.apply();
-        writer.finish().map_err(failed)
+        writer.finish().map_err(failed)?;
+        Ok(appended
+            .into_iter()
+            .map(|appended| appended.mappings)
+            .collect())
     }
 
     /// The part of the C library: everything but the mappings of virtual datasets.
@@ -337,6 +398,7 @@ impl VersionedFile {
             };
             object.attributes.write(library, &path)?;
             if let (Some(header), Some(mappings)) = (header, appended.mappings) {
+                let mappings = mappings.place;
                 unmapped.push(Unmapped { header, mappings });
             }
         }
@@ -470,13 +532,13 @@ fn append(
                 shape: dataset.header.dataspace.shape(),
                 chunk_shape: &dataset.chunk_shape,
             };
-            let chunks = dataset.chunked().into_iter();
-            let chunks = chunks.flat_map(|chunked| chunked.map().mapped());
+            let mappings = append_mappings(writer, &mapped, Some(dataset), &[], || {
+                let chunks = dataset.chunked().into_iter();
+                chunks.flat_map(|chunked| chunked.map().mapped())
+            });
             Ok(Appended {
                 texts: None,
-                mappings: writer
-                    .append_mapping_block(&mapped, chunks)
-                    .map_err(failed)?,
+                mappings: mappings.map_err(failed)?,
             })
         }
         PreparedContent::Written(written) => {
@@ -492,10 +554,69 @@ fn append(
                 shape: &plan.shape,
                 chunk_shape: &plan.chunk_shape,
             };
-            let mappings = writer
-                .append_mapping_block(&mapped, hashed.mapped(plan))
-                .map_err(failed)?;
+            let mappings = append_mappings(writer, &mapped, plan.base(), &hashed.cells, || {
+                hashed.mapped(plan)
+            })
+            .map_err(failed)?;
             Ok(Appended { texts, mappings })
         }
+    }
+}
+
+/// Appends the mappings of a dataset: those of `base` but for the `changed` cells, which are `all` that it has.
+fn append_mappings<I: Iterator<Item = (u64, u64)>>(
+    writer: &mut FileWriter,
+    mapped: &MappedShape<'_>,
+    base: Option<&Dataset>,
+    changed: &[(u64, Option<u64>)],
+    all: impl FnOnce() -> I,
+) -> Result<Option<NewMappings>, WriteError> {
+    if let Some(base) = base
+        && let Some(chunked) = base.chunked()
+        && let Layout::Virtual {
+            heap_address,
+            heap_index,
+        } = base.header.layout
+    {
+        let base = MappingBase {
+            place: HeapPlace {
+                address: heap_address,
+                index: heap_index,
+            },
+            map: chunked.map(),
+        };
+        let patched = writer.append_patched_mapping_block(mapped, &base, changed)?;
+        if patched.is_some() {
+            return Ok(patched);
+        }
+    }
+    writer.append_mapping_block(mapped, all())
+}
+
+/// What a written dataset maps; `None` where that is not worth keeping.
+fn mapped_by(plan: &Plan<'_>, hashed: &Hashed, entry_bytes: Option<u64>) -> Option<ChunkMap> {
+    let (shape, chunk_shape) = (&plan.shape, &plan.chunk_shape);
+    match plan.base_cells() {
+        Some(base) => base
+            .map
+            .changed(shape, chunk_shape, &hashed.cells, entry_bytes),
+        None => ChunkMap::of(shape, chunk_shape, &hashed.cells, entry_bytes),
+    }
+}
+
+/// What a version adds to the file.
+fn added_by(new: &Prepared<'_>) -> Added {
+    let is_new = |object: &&PreparedObject<'_>| match &object.content {
+        PreparedContent::Written(written) => written.0.stored.is_none(),
+        _ => false,
+    };
+    Added {
+        version: new.name.into(),
+        raw_data: new
+            .objects
+            .iter()
+            .filter(is_new)
+            .map(|object| Arc::from(object.path))
+            .collect(),
     }
 }

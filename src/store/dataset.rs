@@ -10,13 +10,14 @@ use super::cache::ChunkCache;
 use super::chunked::Chunked;
 use super::file_state::FileState;
 use super::history::{VersionIndex, VersionKey};
+use super::map_cache::{MapCache, MapKey};
 use super::raw_data::{FAIR_RATIO, Proof, RawData, dataset_of_raw_data, raw_data_path};
 use super::rendered::Rendered;
 use super::snapshot::Snapshot;
-use super::tree::Child;
+use super::tree::{Child, ChildKind};
 use super::{StoreError, json};
 use crate::h5::heap;
-use crate::h5::mapping::{self, Mapping, MappingForm};
+use crate::h5::mapping::{self, ChunkMap, Mapping, MappingForm};
 use crate::h5::{
     self, Address, Class, DatasetHeader, Dataspace, Datatype, Filter, H5Error, Layout, MetaReader,
     ObjectHeader,
@@ -34,6 +35,8 @@ const KEPT_LENGTHS: usize = 1 << 18;
 pub(crate) struct Shared {
     /// Decoded chunks and rendered text.
     pub(crate) cache: ChunkCache,
+    /// Chunk maps.
+    pub(crate) maps: MapCache,
     /// Where chunks are decoded.
     pub(crate) workers: rayon::ThreadPool,
     /// Lengths of rendered parts by the chunks that they come from.
@@ -44,6 +47,7 @@ impl Shared {
     pub(crate) fn new(cache_bytes: u64, workers: rayon::ThreadPool) -> Self {
         Self {
             cache: ChunkCache::new(cache_bytes),
+            maps: MapCache::new(),
             workers,
             rendered_lengths: Cache::new(KEPT_LENGTHS),
         }
@@ -84,6 +88,12 @@ pub(crate) enum Elements {
     Inline(Vec<u8>),
     /// In a form that only the C library reads.
     ByLibrary(ByLibrary),
+}
+
+/// The mappings of a dataset.
+enum Mapped {
+    Chunked(Arc<ChunkMap>),
+    Irregular(Vec<Mapping>),
 }
 
 /// A dataset that is being opened.
@@ -167,8 +177,7 @@ impl Opening<'_> {
             None => shape.iter().map(|&extent| extent.max(1)).collect(),
         };
         let source = raw_data_path(raw_data.as_ref().map_or(&self.child.path, |raw| &raw.path));
-        let form = mapping::read_chunk_map(&self.reader, block, shape, &chunk_shape, &source)
-            .map_err(|error| self.damaged(error))?;
+        let form = self.mapped(block, shape, &chunk_shape, raw_data.as_deref(), &source)?;
         let types_differ = raw_data
             .as_ref()
             .is_some_and(|raw| raw.header.datatype != header.datatype);
@@ -176,10 +185,10 @@ impl Opening<'_> {
             return Err(self.inconsistent("its type is not that of its raw_data"));
         }
         match (form, raw_data) {
-            (MappingForm::Chunked(map), None) if map.len_mapped() > 0 => {
+            (Mapped::Chunked(map), None) if map.len_mapped() > 0 => {
                 Err(self.inconsistent("its raw_data is missing"))
             }
-            (MappingForm::Chunked(map), raw_data) => {
+            (Mapped::Chunked(map), raw_data) => {
                 let was_complete = self.snapshot.was_complete(self.version, &self.child.path);
                 Chunked::new(
                     self.shared.clone(),
@@ -193,8 +202,8 @@ impl Opening<'_> {
                 .map(|chunked| Elements::Chunked(Box::new(chunked)))
                 .ok_or_else(|| self.inconsistent("its shape and its chunks do not fit together"))
             }
-            (MappingForm::Irregular(_), None) => Err(self.inconsistent("its raw_data is missing")),
-            (MappingForm::Irregular(mappings), Some(raw_data)) => {
+            (Mapped::Irregular(_), None) => Err(self.inconsistent("its raw_data is missing")),
+            (Mapped::Irregular(mappings), Some(raw_data)) => {
                 // The C library takes `%` for a format, and `%%` for what it says.
                 let escaped = source.split(|&byte| byte == b'%').collect::<Vec<_>>();
                 let escaped = escaped.join(&b"%%"[..]);
@@ -210,6 +219,43 @@ impl Opening<'_> {
                 self.by_library(header, len_bytes)
             }
         }
+    }
+
+    /// The mappings in `block`, out of memory where they were met before.
+    fn mapped(
+        &self,
+        block: (Address, u32),
+        shape: &[u64],
+        chunk_shape: &[u64],
+        raw_data: Option<&RawData>,
+        source: &[u8],
+    ) -> Result<Mapped, StoreError> {
+        let place = match &self.child.kind {
+            ChildKind::Dataset(Ok(signature)) => signature.mapping,
+            _ => None,
+        };
+        let key = raw_data
+            .zip(place)
+            .filter(|(_, place)| (place.heap, place.index) == block)
+            .map(|(raw_data, place)| MapKey::new(raw_data.epoch, &place, shape));
+        let known = key.as_ref().and_then(|key| self.shared.maps.get(key));
+        if let Some(map) = known {
+            return Ok(Mapped::Chunked(map));
+        }
+        let form = self.snapshot.file.settled(|| {
+            mapping::read_chunk_map(&self.reader, block, shape, chunk_shape, source)
+                .map_err(|error| self.damaged(error))
+        })?;
+        Ok(match form {
+            MappingForm::Chunked(map) => {
+                let map = Arc::new(map);
+                if let Some(key) = key {
+                    self.shared.maps.insert(key, Arc::clone(&map));
+                }
+                Mapped::Chunked(map)
+            }
+            MappingForm::Irregular(mappings) => Mapped::Irregular(mappings),
+        })
     }
 
     /// The text of pointers has to be made to know its length; of more than these, no file holds any.

@@ -148,6 +148,14 @@ impl FileState {
         self.complete.store(true, Ordering::Release);
     }
 
+    /// What this state has in common with others of the same opened file.
+    pub(crate) fn shared(&self) -> SharedStates {
+        SharedStates {
+            own_commit: Arc::clone(&self.own_commit),
+            verification: Arc::clone(&self.verification),
+        }
+    }
+
     pub(crate) fn unsettled(&self) -> StoreError {
         StoreError::Unsettled {
             path: self.path.clone(),

@@ -1,12 +1,18 @@
 //! The hash table of a dataset path: what each stored chunk has to hash to.
+//!
+//! A table only grows while versions are added, by a commit of this process for sure: it writes rows behind those that count, and then how
+//! many count ([`write_rows`](super::commit)). So what was read of it before such a commit is kept, in runs that the tables of several
+//! states share, and only the rows behind are read. After a change by another program, which may have made the table anew in its old
+//! place, all of it is read again.
 
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, OnceLock};
 
 use super::StoreError;
 use super::chunk_hash::ChunkHash;
 use super::file_state::{FileState, new_epoch};
 use super::history::integer_of;
-use super::raw_data::RawData;
+use super::raw_data::{Earlier, RawData};
 use crate::h5::{self, Address, ByteOrder, Class, Datatype, Member, ObjectHeader};
 
 /// Stands, to the Python library too, for a stored chunk whose hash is not known.
@@ -21,15 +27,44 @@ pub(crate) struct HashedChunk {
     pub(crate) rows: u64,
 }
 
+/// Chunks by their number, none twice.
+type Run = Vec<(u64, HashedChunk)>;
+
 /// `/_version_data/PATH/hash_table`, as one state of the file has it.
-#[derive(Debug, Default, PartialEq, Eq)]
+#[derive(Debug, Default)]
 pub(crate) struct HashTable {
-    /// By number of the stored chunk, none twice.
-    chunks: Vec<(u64, HashedChunk)>,
+    /// No chunk is in two of them; each is longer than the next one, so that they are few.
+    runs: Vec<Arc<Run>>,
     /// How many rows count (`largest_index`).
     pub(super) rows: u64,
     /// The hashes alone, sorted, once they were asked for.
     by_hash: OnceLock<Vec<ChunkHash>>,
+}
+
+/// Tells most chunks apart from the wanted ones by two bytes of their hash.
+struct Sieve {
+    bits: Vec<u64>,
+}
+
+impl Sieve {
+    fn new<'h>(wanted: impl IntoIterator<Item = &'h ChunkHash>) -> Self {
+        let mut bits = vec![0; (1 << 16) / 64];
+        for hash in wanted {
+            let (word, bit) = Self::place(hash);
+            bits[word] |= bit;
+        }
+        Self { bits }
+    }
+
+    fn place(hash: &ChunkHash) -> (usize, u64) {
+        let key = u16::from_le_bytes([hash[0], hash[1]]);
+        (usize::from(key / 64), 1 << (key % 64))
+    }
+
+    fn may_hold(&self, hash: &ChunkHash) -> bool {
+        let (word, bit) = Self::place(hash);
+        self.bits[word] & bit != 0
+    }
 }
 
 /// Where the two members of a row are.
@@ -41,7 +76,8 @@ struct RowForm {
 
 impl HashTable {
     /// Reads the table at `address` of the dataset at `path`, in whose raw data a chunk has `chunk_rows` rows. Rows beyond
-    /// `largest_index` are of a commit that was never finished, and do not count.
+    /// `largest_index` are of a commit that was never finished, and do not count. Those that `earlier` has, of a state to which this one only
+    /// adds rows, are not read.
     ///
     /// # Errors
     /// Damage of the dataset or of a chunk of it; [`StoreError::HashTable`] where its type, its attribute or a row is not that of a hash
@@ -52,30 +88,50 @@ impl HashTable {
         path: &[u8],
         address: Address,
         chunk_rows: u64,
+        earlier: Option<&Self>,
     ) -> Result<Self, StoreError> {
         let rows = HashRows::open(file, version, path, address, chunk_rows)?;
+        let earlier = earlier.filter(|earlier| earlier.rows <= rows.len);
+        let rows_before = earlier.map_or(0, |earlier| earlier.rows);
         let mut chunks = Vec::new();
-        for part in 0..rows.parts() {
-            for (_, entry) in rows.read_part(part)? {
-                chunks.push(
-                    entry.ok_or_else(|| wrong(path, "rows that are not those of one chunk"))?,
-                );
+        for part in rows_before / rows.rows_per_part()..rows.parts() {
+            for (number, entry) in rows.read_part(part)? {
+                if number >= rows_before {
+                    chunks.push(
+                        entry.ok_or_else(|| wrong(path, "rows that are not those of one chunk"))?,
+                    );
+                }
             }
         }
-        Self::from_rows(chunks, rows.len).ok_or_else(|| wrong(path, "two hashes for one chunk"))
+        Self::of_rows(chunks, rows.len, earlier)
+            .ok_or_else(|| wrong(path, "two hashes for one chunk"))
     }
 
     /// The table of `rows` rows that say this of stored chunks, by their numbers; `None` where two contradict each other.
-    pub(super) fn from_rows(mut chunks: Vec<(u64, HashedChunk)>, rows: u64) -> Option<Self> {
+    pub(super) fn from_rows(chunks: Vec<(u64, HashedChunk)>, rows: u64) -> Option<Self> {
+        Self::of_rows(chunks, rows, None)
+    }
+
+    /// The same where `earlier` has the rows before.
+    fn of_rows(mut chunks: Run, rows: u64, earlier: Option<&Self>) -> Option<Self> {
         chunks.retain(|(_, hashed)| hashed.hash != NO_HASH);
         chunks.sort_unstable_by_key(|entry| entry.0);
         chunks.dedup();
         if chunks.windows(2).any(|pair| pair[0].0 == pair[1].0) {
             return None;
         }
+        let mut runs = Vec::new();
+        if let Some(earlier) = earlier {
+            chunks.retain(|&(number, hashed)| earlier.get(number) != Some(hashed));
+            if chunks.iter().any(|entry| earlier.get(entry.0).is_some()) {
+                return None;
+            }
+            runs.clone_from(&earlier.runs);
+        }
         chunks.shrink_to_fit();
+        add_run(&mut runs, chunks);
         Some(Self {
-            chunks,
+            runs,
             rows,
             by_hash: OnceLock::new(),
         })
@@ -83,14 +139,42 @@ impl HashTable {
 
     /// What stored chunk `index` has to hash to; `None` where the table does not have it.
     pub(crate) fn get(&self, index: u64) -> Option<HashedChunk> {
-        let place = self.chunks.binary_search_by_key(&index, |entry| entry.0);
-        Some(self.chunks[place.ok()?].1)
+        self.runs.iter().find_map(|run| {
+            let place = run.binary_search_by_key(&index, |entry| entry.0);
+            Some(run[place.ok()?].1)
+        })
+    }
+
+    /// The highest number of a stored chunk that it has.
+    pub(super) fn last(&self) -> Option<u64> {
+        let last = |run: &Arc<Run>| run.last().map(|entry| entry.0);
+        self.runs.iter().filter_map(last).max()
+    }
+
+    /// For each hash that is `wanted` and here, the first stored chunk that has it.
+    pub(super) fn first_of(&self, wanted: &HashSet<ChunkHash>) -> HashMap<ChunkHash, u64> {
+        let mut found = HashMap::new();
+        if wanted.is_empty() {
+            return found;
+        }
+        let sieve = Sieve::new(wanted);
+        for (number, hashed) in self.runs.iter().flat_map(|run| run.iter()) {
+            if sieve.may_hold(&hashed.hash) && wanted.contains(&hashed.hash) {
+                let first = found.entry(hashed.hash).or_insert(*number);
+                *first = (*number).min(*first);
+            }
+        }
+        found
     }
 
     /// Whether a chunk of that hash is stored, under whatever number. A table that was rebuilt names one of several equal chunks.
     pub(crate) fn has(&self, hash: &ChunkHash) -> bool {
         let sorted = self.by_hash.get_or_init(|| {
-            let mut hashes: Vec<_> = self.chunks.iter().map(|entry| entry.1.hash).collect();
+            let mut hashes: Vec<_> = self
+                .runs
+                .iter()
+                .flat_map(|run| run.iter().map(|entry| entry.1.hash))
+                .collect();
             hashes.sort_unstable();
             hashes
         });
@@ -98,9 +182,30 @@ impl HashTable {
     }
 
     /// All that it has, by number of the stored chunk.
-    pub(super) fn chunks(&self) -> &[(u64, HashedChunk)] {
-        &self.chunks
+    #[cfg(test)]
+    pub(super) fn chunks(&self) -> Vec<(u64, HashedChunk)> {
+        let mut chunks: Vec<_> = self
+            .runs
+            .iter()
+            .flat_map(|run| run.iter().copied())
+            .collect();
+        chunks.sort_unstable_by_key(|entry| entry.0);
+        chunks
     }
+}
+
+/// Adds `chunks`, which are in none of the runs. Runs that are no longer than what comes behind them are made one with it, so that each
+/// chunk is copied a few times at most however often a table grows.
+fn add_run(runs: &mut Vec<Arc<Run>>, chunks: Run) {
+    if chunks.is_empty() {
+        return;
+    }
+    let mut last = chunks;
+    while let Some(run) = runs.pop_if(|run| run.len() <= 2 * last.len()) {
+        last.extend_from_slice(&run);
+        last.sort_unstable_by_key(|entry| entry.0);
+    }
+    runs.push(Arc::new(last));
 }
 
 fn wrong(path: &[u8], what: &'static str) -> StoreError {
@@ -133,7 +238,15 @@ impl HashRows {
         chunk_rows: u64,
     ) -> Result<Self, StoreError> {
         let own_path: Arc<[u8]> = [path, b"/hash_table"].concat().into();
-        let table = RawData::open(file, version, &own_path, address, new_epoch(), None, None)?;
+        let table = RawData::open(
+            file,
+            version,
+            &own_path,
+            address,
+            new_epoch(),
+            None,
+            Earlier::default(),
+        )?;
         let form = RowForm::of(&table.header.datatype).ok_or_else(|| wrong(path, "its type"))?;
         let &[len] = table.header.dataspace.shape() else {
             return Err(wrong(path, "its number of axes"));
@@ -302,7 +415,7 @@ for name in ("earliest", "latest"):
                 let count = dataset.read_at(0, &mut bytes).unwrap();
                 assert_eq!(count, len_bytes);
                 let raw_data = snapshot.raw_data(index, &child.path).unwrap().unwrap();
-                chunks += raw_data.known_hashes().unwrap().chunks.len();
+                chunks += raw_data.known_hashes().unwrap().chunks().len();
                 datasets += 1;
             }
         }

@@ -1,6 +1,6 @@
 //! The versions of a file: their names, times and parents, and which one a name, a time or a number of steps back means.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -63,6 +63,8 @@ pub struct History {
     current: Option<VersionIndex>,
     /// As the file says; `None` where it does not.
     data_version: Option<i64>,
+    /// Names of parents that are not there: a version of that name would become one.
+    missing_parents: BTreeSet<Vec<u8>>,
 }
 
 /// A version as the file holds it, finished or not.
@@ -81,13 +83,7 @@ impl History {
     /// Whatever is wrong with that group, or with a version's group.
     pub fn read(file: &H5File, versions: Address) -> Result<Self, H5Error> {
         let reader = file.reader();
-        let header = ObjectHeader::read(&reader, versions)?;
-        let data_version =
-            h5::attribute_named(&reader, &header, b"data_version")?.and_then(|a| integer_of(&a));
-        let current_name = match h5::attribute_named(&reader, &header, b"current_version")? {
-            Some(attribute) => string_of(&reader, &attribute)?,
-            None => None,
-        };
+        let (data_version, current_name) = read_own_attributes(&reader, versions)?;
         let mut found = Vec::new();
         for Link { name, target } in h5::links(&reader, versions)? {
             if let LinkTarget::Hard(group) = target
@@ -107,6 +103,59 @@ impl History {
             }
         }
         Ok(Self::build(&found, current_name.as_deref(), data_version))
+    }
+
+    /// This history with the version `name`, which was added to the group `versions` since; nothing else is read. `None` where it is not there, not
+    /// finished, or the current version cannot be told so.
+    ///
+    /// # Errors
+    /// Whatever is wrong with the version's group.
+    pub(super) fn with_added(
+        &self,
+        reader: &MetaReader,
+        versions: Address,
+        name: &[u8],
+    ) -> Result<Option<Self>, H5Error> {
+        let (data_version, current_name) = read_own_attributes(reader, versions)?;
+        let Some(LinkTarget::Hard(group)) =
+            h5::find_link(reader, versions, name)?.map(|link| link.target)
+        else {
+            return Ok(None);
+        };
+        let added = read_version(reader, name, group)?;
+        let is_known = |name: &[u8]| name == &*added.name || self.by_name.contains_key(name);
+        if !added.committed
+            || self.by_name.contains_key(&added.name)
+            || self.missing_parents.contains(&*added.name)
+            || !current_name.as_deref().is_none_or(is_known)
+            || !added
+                .parent_name
+                .as_deref()
+                .is_none_or(|parent| parent == FIRST_VERSION || is_known(parent))
+        {
+            return Ok(None);
+        }
+        let mut found: Vec<Found> = self
+            .versions
+            .iter()
+            .map(|version| Found {
+                name: version.key.name.clone(),
+                group: version.group,
+                committed: true,
+                // Versions that were never finished were left out before.
+                parent_name: version
+                    .parent
+                    .map(|parent| self.version(parent).key.name.to_vec()),
+                timestamp: version.timestamp,
+            })
+            .collect();
+        let place = found.partition_point(|other| other.name < added.name);
+        found.insert(place, added);
+        let mut history = Self::build(&found, current_name.as_deref(), data_version);
+        history
+            .missing_parents
+            .extend(self.missing_parents.iter().cloned());
+        Ok(Some(history))
     }
 
     fn build(found: &[Found], current_name: Option<&[u8]>, data_version: Option<i64>) -> Self {
@@ -171,6 +220,12 @@ impl History {
             by_name: indexes().map(|(i, v)| (v.key.name.clone(), i)).collect(),
             by_time,
             current: nearest(current_name),
+            missing_parents: found
+                .iter()
+                .filter_map(|found| found.parent_name.as_deref())
+                .filter(|&name| name != FIRST_VERSION && !all.contains_key(name))
+                .map(<[u8]>::to_vec)
+                .collect(),
             data_version,
             versions,
         }
@@ -286,6 +341,21 @@ impl History {
         }
         order
     }
+}
+
+/// The layout's number and the name of the current version, as the group of all versions says them.
+fn read_own_attributes(
+    reader: &MetaReader,
+    versions: Address,
+) -> Result<(Option<i64>, Option<Vec<u8>>), H5Error> {
+    let header = ObjectHeader::read(reader, versions)?;
+    let data_version =
+        h5::attribute_named(reader, &header, b"data_version")?.and_then(|a| integer_of(&a));
+    let current_name = match h5::attribute_named(reader, &header, b"current_version")? {
+        Some(attribute) => string_of(reader, &attribute)?,
+        None => None,
+    };
+    Ok((data_version, current_name))
 }
 
 fn read_version(reader: &MetaReader, name: &[u8], group: Address) -> Result<Found, H5Error> {

@@ -27,6 +27,7 @@ use arc_swap::ArcSwap;
 use super::dataset::{Dataset, Shared};
 use super::file_state::{FileState, SharedStates};
 use super::history::{VersionIndex, VersionKey};
+use super::own_commit::OwnCommit;
 use super::snapshot::Snapshot;
 use super::verification::Verification;
 use super::{StoreError, writers};
@@ -341,7 +342,7 @@ impl VersionedFile {
     fn reload(&self) -> Arc<Snapshot> {
         let mut failed = self.reload.lock().unwrap_or_else(PoisonError::into_inner);
         let current = self.current.load_full();
-        let Ok(Some(identity)) = settled_identity(&self.path) else {
+        let Ok(Some(identity)) = settled_identity(&self.path, &self.states.own_commit) else {
             return current;
         };
         if identity == current.identity() || *failed == Some(identity) {
@@ -351,7 +352,12 @@ impl VersionedFile {
             return current;
         }
         let is_complete = !writers::is_locked_for_writing(&identity);
-        let new = match Snapshot::read(&self.path, &self.states) {
+        let added = self.states.own_commit.added_to(&current.identity());
+        let read = match &added {
+            Some(added) => Snapshot::read_added(&self.path, &current, added),
+            None => Snapshot::read(&self.path, &self.states),
+        };
+        let new = match read {
             Ok(new) if new.identity() == identity && new.file.is_unchanged() => Arc::new(new),
             Ok(_) => return current,
             Err(error) => {
@@ -365,13 +371,14 @@ impl VersionedFile {
         if is_complete {
             new.file.set_complete();
         }
-        let is_own =
-            self.states.own_commit.added_to(&current.identity()) && new.has_versions_of(&current);
+        let is_own = added.is_some()
+            && self.states.own_commit.added_to(&current.identity()) == added
+            && new.has_versions_of(&current);
         let extends = is_own || new.extends(&current);
         if extends {
             new.inherit(&current);
             if is_own {
-                new.inherit_sharing(&current);
+                new.inherit_own(&current);
             }
             if !new.file.is_unchanged() {
                 return current;
@@ -450,7 +457,7 @@ fn first_snapshot(path: &Path, states: &SharedStates) -> Result<Snapshot, StoreE
             path: path.to_owned(),
             error: Arc::new(error),
         };
-        if let Some(identity) = settled_identity(path).map_err(open_error)? {
+        if let Some(identity) = settled_identity(path, &states.own_commit).map_err(open_error)? {
             if writers::is_locked_for_writing(&identity) {
                 return Err(StoreError::Busy {
                     path: path.to_owned(),
@@ -477,8 +484,11 @@ fn first_snapshot(path: &Path, states: &SharedStates) -> Result<Snapshot, StoreE
 }
 
 /// The file's identity once its timestamp is old enough to tell any further write; `None` where it is being written to.
-fn settled_identity(path: &Path) -> std::io::Result<Option<Identity>> {
+fn settled_identity(path: &Path, own_commit: &OwnCommit) -> std::io::Result<Option<Identity>> {
     let identity = LocalFile::identity_at_path(path)?;
+    if own_commit.is_stamped(&identity) {
+        return Ok(Some(identity));
+    }
     if let Some(rest) = age(&identity).and_then(|age| TIMESTAMP_STEP.checked_sub(age)) {
         thread::sleep(rest);
         let later = LocalFile::identity_at_path(path)?;

@@ -19,6 +19,7 @@ mod hash_table;
 mod history;
 mod literal;
 mod live;
+mod map_cache;
 mod names;
 mod new_version;
 mod own_commit;

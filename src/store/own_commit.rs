@@ -4,8 +4,12 @@
 //! are the old bytes overwritten that lead to the new version. So there are three phases: *appending*, in which the state that the commit
 //! began with is still whole; *applying*, in which no state is to be had; and *published*, in which the file is still locked, so that
 //! it holds what it held before and the new version, and nothing else.
+//!
+//! What was written last has a time that tells it from any later write ([`LocalFile::stamp`]), so that the new state is settled at once.
+//!
+//! [`LocalFile::stamp`]: crate::source::LocalFile::stamp
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::source::Identity;
 
@@ -13,17 +17,28 @@ use crate::source::Identity;
 #[derive(Debug, Default)]
 pub(crate) struct OwnCommit {
     phase: Mutex<Phase>,
+    /// The state that the last commit left, if its time is one that no later write gives.
+    stamped: Mutex<Option<Identity>>,
 }
 
-#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+/// What a commit added to the file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Added {
+    /// Name of the version.
+    pub(crate) version: Arc<[u8]>,
+    /// Paths of datasets that had no raw data before.
+    pub(crate) raw_data: Vec<Arc<[u8]>>,
+}
+
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
 enum Phase {
     #[default]
     None,
     /// The file holds all that it held in this state.
     Appending(Identity),
     Applying,
-    /// The file holds all that it held in this state, and one version more.
-    Published(Identity),
+    /// The file holds all that it held in this state, and what was added.
+    Published(Identity, Arc<Added>),
 }
 
 /// A commit that goes on; ended when dropped.
@@ -48,9 +63,18 @@ impl OwnCommit {
         matches!(self.get(), Phase::Appending(_) | Phase::Applying)
     }
 
-    /// Whether the file holds what it held in the state `before`, and one version more.
-    pub(crate) fn added_to(&self, before: &Identity) -> bool {
-        self.get() == Phase::Published(*before)
+    /// What the file holds beside what it held in the state `before`; `None` where that is not known.
+    pub(crate) fn added_to(&self, before: &Identity) -> Option<Arc<Added>> {
+        match self.get() {
+            Phase::Published(began_with, added) if began_with == *before => Some(added),
+            _ => None,
+        }
+    }
+
+    /// Whether any later write changes the file's times.
+    pub(crate) fn is_stamped(&self, identity: &Identity) -> bool {
+        let stamped = self.stamped.lock().unwrap_or_else(PoisonError::into_inner);
+        *stamped == Some(*identity)
     }
 
     /// Whether all bytes of the state `identity` are still there, though the file was written to.
@@ -59,7 +83,10 @@ impl OwnCommit {
     }
 
     fn get(&self) -> Phase {
-        *self.phase.lock().unwrap_or_else(PoisonError::into_inner)
+        self.phase
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
     }
 
     fn set(&self, phase: Phase) {
@@ -73,9 +100,16 @@ impl RunningCommit<'_> {
         self.commit.set(Phase::Applying);
     }
 
-    /// To be called when the version is in the file, which stays locked until this is dropped.
-    pub(crate) fn publish(&self) {
-        self.commit.set(Phase::Published(self.before));
+    /// To be called when the version is in the file, which stays locked until this is dropped. `stamped` is the file's state where that is
+    /// known for sure.
+    pub(crate) fn publish(&self, added: Added, stamped: Option<Identity>) {
+        *self
+            .commit
+            .stamped
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner) = stamped;
+        self.commit
+            .set(Phase::Published(self.before, Arc::new(added)));
     }
 }
 

@@ -47,14 +47,30 @@ pub(crate) struct RawData {
     /// Two raw data with the same epoch have the same chunks under the same numbers.
     pub(crate) epoch: u64,
     file: Arc<FileState>,
-    table: Kept<ChunkTable>,
+    table: Kept<Arc<ChunkTable>>,
     version: Arc<[u8]>,
     hash_table: Option<h5::Address>,
     hashes: Kept<Arc<HashTable>>,
-    /// The hash table of a complete state before.
-    earlier_hashes: Option<Arc<HashTable>>,
+    earlier: Earlier,
     /// Whether hashes were asked for ahead.
     asked_ahead: AtomicBool,
+}
+
+/// What is known of raw data from states of the file before.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Earlier {
+    /// The hash table of a complete state to which versions were only added since.
+    pub(crate) hashes: Option<Arc<HashTable>>,
+    /// Of a state that nobody but this process has changed since.
+    pub(crate) own: OwnTables,
+}
+
+/// Tables of a state after which this process alone wrote to the file. Its commits put chunks and rows behind those that are there and move
+/// none, so that what lies behind is all that has to be read.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct OwnTables {
+    pub(crate) hashes: Option<Arc<HashTable>>,
+    pub(crate) chunks: Option<Arc<ChunkTable>>,
 }
 
 /// By what a decoded chunk is believed.
@@ -92,7 +108,7 @@ impl RawData {
         address: h5::Address,
         epoch: u64,
         hash_table: Option<h5::Address>,
-        earlier_hashes: Option<Arc<HashTable>>,
+        earlier: Earlier,
     ) -> Result<Self, StoreError> {
         let damaged = |error| StoreError::Object {
             version: version.to_vec(),
@@ -139,7 +155,7 @@ impl RawData {
             version: version.into(),
             hash_table,
             hashes: Kept::default(),
-            earlier_hashes,
+            earlier,
             asked_ahead: AtomicBool::new(false),
         })
     }
@@ -149,14 +165,18 @@ impl RawData {
     /// # Errors
     /// Damage of the chunk index.
     pub(crate) fn table(&self) -> Result<&ChunkTable, StoreError> {
-        self.table.get_or_read(&self.file, || {
-            h5::read_chunk_index(&self.file.h5.reader(), &self.header).map_err(|error| {
-                StoreError::RawData {
-                    dataset: self.path.to_vec(),
-                    error,
-                }
+        let table = self.table.get_or_read(&self.file, || {
+            let reader = self.file.h5.reader();
+            let table = match &self.earlier.own.chunks {
+                Some(earlier) => h5::extend_chunk_index(&reader, &self.header, earlier),
+                None => h5::read_chunk_index(&reader, &self.header),
+            };
+            table.map(Arc::new).map_err(|error| StoreError::RawData {
+                dataset: self.path.to_vec(),
+                error,
             })
-        })
+        })?;
+        Ok(table)
     }
 
     /// Whether all of it is sound as far as can be told without reading chunks.
@@ -320,18 +340,25 @@ impl RawData {
                 what: "it is missing",
             })?;
             let chunk_rows = self.chunk_shape[0];
-            HashTable::read(&self.file, &self.version, &self.path, address, chunk_rows)
-                .map(Arc::new)
-                .map_err(|error| match error {
-                    StoreError::HashTable { .. } | StoreError::Unsettled { .. } => error,
-                    error => {
-                        log::debug!("{error}");
-                        StoreError::HashTable {
-                            dataset: self.path.to_vec(),
-                            what: "it cannot be read",
-                        }
+            HashTable::read(
+                &self.file,
+                &self.version,
+                &self.path,
+                address,
+                chunk_rows,
+                self.earlier.own.hashes.as_deref(),
+            )
+            .map(Arc::new)
+            .map_err(|error| match error {
+                StoreError::HashTable { .. } | StoreError::Unsettled { .. } => error,
+                error => {
+                    log::debug!("{error}");
+                    StoreError::HashTable {
+                        dataset: self.path.to_vec(),
+                        what: "it cannot be read",
                     }
-                })
+                }
+            })
         })
     }
 
@@ -359,7 +386,22 @@ impl RawData {
     /// Hashes that hold for this raw data as long as it is only added to: those of a complete state.
     pub(crate) fn lasting_hashes(&self) -> Option<Arc<HashTable>> {
         let own = self.hashes.get().filter(|_| self.file.is_complete());
-        own.or(self.earlier_hashes.as_ref()).cloned()
+        own.or(self.earlier.hashes.as_ref()).cloned()
+    }
+
+    /// What a state to which this one is extended by this process itself need not read again.
+    pub(crate) fn own_tables(&self) -> OwnTables {
+        let read_or = |read: Option<&Arc<HashTable>>, earlier: &Option<Arc<HashTable>>| {
+            read.or(earlier.as_ref()).cloned()
+        };
+        OwnTables {
+            hashes: read_or(self.hashes.get(), &self.earlier.own.hashes),
+            chunks: self
+                .table
+                .get()
+                .or(self.earlier.own.chunks.as_ref())
+                .cloned(),
+        }
     }
 
     fn check_hash(&self, index: u64, extent: &[u64], chunk: &[u8]) -> Result<(), StoreError> {
@@ -407,7 +449,7 @@ impl RawData {
     }
 
     fn stored_hash(&self, index: u64) -> Result<Option<HashedChunk>, StoreError> {
-        let earlier = self.earlier_hashes.as_ref();
+        let earlier = self.earlier.hashes.as_ref();
         match earlier.and_then(|table| table.get(index)) {
             Some(hashed) => Ok(Some(hashed)),
             None => Ok(self.hashes()?.get(index)),

@@ -15,7 +15,7 @@ pub(super) struct RawPlace {
 }
 
 /// Where all raw data is.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Clone)]
 pub(super) struct RawPlaces {
     pub(super) found: BTreeMap<Arc<[u8]>, RawPlace>,
     /// Below these paths there may be more: what leads there is damaged.
@@ -89,6 +89,51 @@ impl RawPlaces {
             log::error!("/_version_data/{}: {error}", path.escape_ascii());
         }
         Ok(places)
+    }
+
+    /// These places and those of `added` datasets, which are looked for below `/_version_data` at `data`; nothing else is read. `None` where one is
+    /// not there.
+    ///
+    /// # Errors
+    /// Damage of a group that leads to one.
+    pub(super) fn with_added(
+        &self,
+        reader: &MetaReader,
+        data: Address,
+        added: &[Arc<[u8]>],
+    ) -> Result<Option<Self>, H5Error> {
+        let mut places = self.clone();
+        for path in added {
+            let mut group = data;
+            let mut names = path.split(|&byte| byte == b'/');
+            let hard = |group, name: &[u8]| -> Result<Option<Address>, H5Error> {
+                Ok(
+                    match h5::find_link(reader, group, name)?.map(|link| link.target) {
+                        Some(LinkTarget::Hard(address)) => Some(address),
+                        _ => None,
+                    },
+                )
+            };
+            let there = names.try_fold(true, |there, name| -> Result<bool, H5Error> {
+                let next = if there { hard(group, name)? } else { None };
+                group = next.unwrap_or(group);
+                Ok(next.is_some())
+            })?;
+            let Some(raw_data) = there
+                .then(|| hard(group, b"raw_data"))
+                .transpose()?
+                .flatten()
+            else {
+                return Ok(None);
+            };
+            let hash_table = hard(group, b"hash_table")?;
+            let place = RawPlace {
+                raw_data,
+                hash_table,
+            };
+            places.found.insert(path.clone(), place);
+        }
+        Ok(Some(places))
     }
 
     pub(super) fn find(&self, path: &[u8]) -> Option<&RawPlace> {

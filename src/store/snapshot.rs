@@ -11,7 +11,8 @@ use super::dataset::{Dataset, Shared};
 use super::file_state::{FileState, Kept, SharedStates, new_epoch};
 use super::hash_table::HashTable;
 use super::history::{History, VersionIndex, VersionKey};
-use super::raw_data::RawData;
+use super::own_commit::Added;
+use super::raw_data::{Earlier, OwnTables, RawData};
 use super::raw_places::RawPlaces;
 use super::sharing::{ClassId, Sharing};
 use super::tree::{Child, ChildKind, VersionTree};
@@ -48,6 +49,8 @@ pub struct Snapshot {
     complete_versions: OnceLock<Arc<HashSet<VersionKey>>>,
     /// Hash tables of the last complete state before, as far as they were read in it.
     hash_tables: Mutex<HashMap<Arc<[u8]>, Arc<HashTable>>>,
+    /// What was read in states that nobody but this process has changed since.
+    own_tables: Mutex<HashMap<Arc<[u8]>, OwnTables>>,
     trees: Cache<VersionIndex, Arc<VersionTree>, ByObjects>,
     sharing: Kept<Sharing>,
     datasets: Cache<ClassId, Arc<Dataset>>,
@@ -59,59 +62,72 @@ impl Snapshot {
     /// # Errors
     /// Whatever keeps it from being mounted.
     pub(crate) fn read(path: &Path, shared: &SharedStates) -> Result<Self, StoreError> {
-        let open_error = |error: std::io::Error| StoreError::Open {
-            path: path.to_owned(),
-            error: Arc::new(error),
+        let opened = Opened::open(path)?;
+        let Opened { h5, versions, .. } = &opened;
+        let damaged = |error| damaged(path, error);
+        let history = History::read(h5, *versions).map_err(damaged)?;
+        let raw_places = RawPlaces::read(&h5.reader(), opened.data).map_err(damaged)?;
+        Ok(Self::of(path, opened, history, raw_places, shared))
+    }
+
+    /// Reads the file at `path`, which is in the state `old` but for what a commit of this process `added`: that alone is looked at. Where it is not
+    /// found as it should be, all is read.
+    ///
+    /// # Errors
+    /// As for [`Snapshot::read`].
+    pub(crate) fn read_added(path: &Path, old: &Self, added: &Added) -> Result<Self, StoreError> {
+        let shared = old.file.shared();
+        let opened = Opened::open(path)?;
+        let reader = opened.h5.reader();
+        let is_same_file = {
+            let (now, before) = (&opened.identity, &old.file.identity);
+            (now.device, now.inode) == (before.device, before.inode)
+                && opened.versions == old.versions
         };
-        let source = Arc::new(LocalFile::open(path).map_err(open_error)?);
-        if !source.metadata().map_err(open_error)?.is_file() {
-            return Err(StoreError::NotAFile {
-                path: path.to_owned(),
-            });
+        let found = || -> Result<Option<(History, RawPlaces)>, H5Error> {
+            let history = old
+                .history
+                .with_added(&reader, opened.versions, &added.version)?;
+            let raw_places = old
+                .raw_places
+                .with_added(&reader, opened.data, &added.raw_data)?;
+            Ok(history.zip(raw_places))
+        };
+        if is_same_file && let Ok(Some((history, raw_places))) = found() {
+            return Ok(Self::of(path, opened, history, raw_places, &shared));
         }
-        let damaged = |error| match error {
-            H5Error::NotHdf5 => StoreError::NotHdf5 {
-                path: path.to_owned(),
-            },
-            error => StoreError::Damaged {
-                path: path.to_owned(),
-                error,
-            },
-        };
-        let identity = source.identity().map_err(|error| damaged(error.into()))?;
-        let h5 = H5File::open(source.clone()).map_err(damaged)?;
-        let reader = h5.reader();
-        let not_versioned = || StoreError::NotVersioned {
-            path: path.to_owned(),
-        };
-        let data = group_in(&reader, h5.root(), b"_version_data")
-            .map_err(damaged)?
-            .ok_or_else(not_versioned)?;
-        let versions = group_in(&reader, data, b"versions")
-            .map_err(damaged)?
-            .ok_or_else(not_versioned)?;
-        let history = History::read(&h5, versions).map_err(damaged)?;
-        let raw_places = RawPlaces::read(&reader, data).map_err(damaged)?;
-        Ok(Self {
+        drop(opened);
+        Self::read(path, &shared)
+    }
+
+    fn of(
+        path: &Path,
+        opened: Opened,
+        history: History,
+        raw_places: RawPlaces,
+        shared: &SharedStates,
+    ) -> Self {
+        Self {
             file: Arc::new(FileState::new(
                 path,
-                source,
-                h5,
-                identity,
+                opened.source,
+                opened.h5,
+                opened.identity,
                 shared,
                 history.data_version(),
             )),
             history,
-            versions,
+            versions: opened.versions,
             raw_places,
             epochs: Mutex::default(),
             raw_data: Mutex::default(),
             complete_versions: OnceLock::new(),
             hash_tables: Mutex::default(),
+            own_tables: Mutex::default(),
             trees: Cache::with_weighter(1024, KEPT_TREE_OBJECTS, ByObjects),
             sharing: Kept::default(),
             datasets: Cache::new(KEPT_DATASETS),
-        })
+        }
     }
 
     /// Whether this state only adds versions to `old`: whatever was read of the old versions still holds.
@@ -194,9 +210,23 @@ impl Snapshot {
         *self.epochs.lock().unwrap_or_else(PoisonError::into_inner) = epochs;
     }
 
-    /// Takes over from `old` which of its versions share what, and finds it out for the others alone. Only where all of `old` is known to be
-    /// here as it was, and [`has_versions_of`](Self::has_versions_of) says so.
-    pub(crate) fn inherit_sharing(&self, old: &Self) {
+    /// Takes over from `old` what only this process has changed since, by a commit that added a version: the tables of raw data; and which of
+    /// its versions share what, which is found out for the others alone. Only where [`has_versions_of`](Self::has_versions_of) says so.
+    pub(crate) fn inherit_own(&self, old: &Self) {
+        let mut own_tables = old
+            .own_tables
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone();
+        let opened = old.raw_data.lock().unwrap_or_else(PoisonError::into_inner);
+        for (path, raw_data) in opened.iter() {
+            own_tables.insert(path.clone(), raw_data.own_tables());
+        }
+        drop(opened);
+        *self
+            .own_tables
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner) = own_tables;
         let Some(known) = old.sharing_if_known() else {
             return;
         };
@@ -391,12 +421,20 @@ impl Snapshot {
             .unwrap_or_else(PoisonError::into_inner)
             .entry(path.clone())
             .or_insert_with(new_epoch);
-        let earlier = self
+        let hashes = self
             .hash_tables
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .get(path)
             .cloned();
+        let own = self
+            .own_tables
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .get(path)
+            .cloned()
+            .unwrap_or_default();
+        let earlier = Earlier { hashes, own };
         let version = &self.history.version(version).key.name;
         let raw_data = self
             .file
@@ -435,6 +473,65 @@ impl Snapshot {
             object: path.to_vec(),
             error,
         }
+    }
+}
+
+/// A file that was opened, and its two groups.
+struct Opened {
+    source: Arc<LocalFile>,
+    identity: Identity,
+    h5: H5File,
+    /// `/_version_data`.
+    data: Address,
+    /// `/_version_data/versions`.
+    versions: Address,
+}
+
+impl Opened {
+    fn open(path: &Path) -> Result<Self, StoreError> {
+        let open_error = |error: std::io::Error| StoreError::Open {
+            path: path.to_owned(),
+            error: Arc::new(error),
+        };
+        let source = Arc::new(LocalFile::open(path).map_err(open_error)?);
+        if !source.metadata().map_err(open_error)?.is_file() {
+            return Err(StoreError::NotAFile {
+                path: path.to_owned(),
+            });
+        }
+        let damaged = |error| damaged(path, error);
+        let identity = source.identity().map_err(|error| damaged(error.into()))?;
+        let h5 = H5File::open(source.clone()).map_err(damaged)?;
+        let reader = h5.reader();
+        let not_versioned = || StoreError::NotVersioned {
+            path: path.to_owned(),
+        };
+        let data = group_in(&reader, h5.root(), b"_version_data")
+            .map_err(damaged)?
+            .ok_or_else(not_versioned)?;
+        let versions = group_in(&reader, data, b"versions")
+            .map_err(damaged)?
+            .ok_or_else(not_versioned)?;
+        Ok(Self {
+            source,
+            identity,
+            h5,
+            data,
+            versions,
+        })
+    }
+}
+
+/// What is wrong with the file as a whole.
+fn damaged(path: &Path, error: H5Error) -> StoreError {
+    match error {
+        H5Error::NotHdf5 => StoreError::NotHdf5 {
+            path: path.to_owned(),
+        },
+        error => StoreError::Damaged {
+            path: path.to_owned(),
+            error,
+        },
     }
 }
 

@@ -27,7 +27,7 @@ pub use finding::{AffectedVersions, Damage, Fact, Finding, Note, TableDamage};
 use super::dataset::Shared;
 use super::file_state::new_epoch;
 use super::hash_table::{HashRows, HashTable};
-use super::raw_data::RawData;
+use super::raw_data::{Earlier, RawData};
 use super::raw_places::RawPlace;
 use super::tree::ChildKind;
 use super::{
@@ -312,7 +312,15 @@ impl Run<'_> {
 
     fn open(&self, source: &Arc<[u8]>, place: RawPlace) -> Result<RawData, StoreError> {
         let file = &self.snapshot.file;
-        RawData::open(file, b"", source, place.raw_data, new_epoch(), None, None)
+        RawData::open(
+            file,
+            b"",
+            source,
+            place.raw_data,
+            new_epoch(),
+            None,
+            Earlier::default(),
+        )
     }
 
     fn raw_data_damaged(&mut self, source: &Arc<[u8]>, entries: &[Entry], error: StoreError) {

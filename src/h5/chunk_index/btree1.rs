@@ -1,7 +1,10 @@
 //! Version 1 B-trees of type 1 (Specification III.A.1): the index of every chunked dataset in the earliest format.
 //!
 //! Nodes have no checksum. Each must be where its neighbours say, one level below its parent, and the chunks must ascend through
-//! the whole tree: so no node is visited twice, and the walk ends.
+//! the whole tree: so no node is visited twice, and the walk ends. Of a tree whose chunks are stacked along the first axis, the part that
+//! holds some cells can be read alone: an inner node says where each of its children begins.
+
+use std::ops::Range;
 
 use super::table::Collector;
 use crate::h5::decoder::Decoder;
@@ -15,13 +18,19 @@ const CHUNKS: u8 = 1;
 /// Entries of a full node of the usual order, so that nearly every node is one read.
 const USUAL_ENTRIES: usize = 64;
 
-/// Adds every chunk of the tree with this `root`.
+/// All cells that there are.
+pub(super) const ALL: Range<u64> = 0..u64::MAX;
+
+/// Adds every chunk of the tree with this `root` whose cell is `wanted`. Where those are not [`ALL`], the grid must be one chunk wide on every
+/// axis but the first.
 pub(super) fn read(
     reader: &MetaReader,
     root: Address,
     chunk_shape: &[u64],
+    wanted: Range<u64>,
     found: &mut Collector<'_>,
 ) -> Result<(), H5Error> {
+    let ends_with_tree = wanted.end == ALL.end;
     // Stored length, filter mask, and an offset for each axis and one within the element.
     let key_bytes = 4 + 4 + 8 * (chunk_shape.len() + 1);
     let entry_bytes = key_bytes + 8;
@@ -29,6 +38,7 @@ pub(super) fn read(
         reader,
         chunk_shape,
         entry_bytes,
+        wanted,
         entries_left: reader.len_bytes() / entry_bytes as u64,
         levels: Vec::new(),
         last_cell: None,
@@ -36,8 +46,10 @@ pub(super) fn read(
     };
     walk.node(root, None, found)?;
     match walk.levels.iter().find(|level| level.right.is_defined()) {
-        Some(level) => Err(damaged(level.address, "a sibling is not in the tree")),
-        None => Ok(()),
+        Some(level) if ends_with_tree => {
+            Err(damaged(level.address, "a sibling is not in the tree"))
+        }
+        _ => Ok(()),
     }
 }
 
@@ -45,6 +57,7 @@ struct Walk<'a> {
     reader: &'a MetaReader,
     chunk_shape: &'a [u64],
     entry_bytes: usize,
+    wanted: Range<u64>,
     /// How many more the file has room for.
     entries_left: u64,
     /// The node visited last on each level, leaves first.
@@ -89,20 +102,32 @@ impl Walk<'_> {
         let (left, right) = (decoder.offset()?, decoder.offset()?);
         self.check_siblings(address, own_level, left, right)?;
 
-        let mut children = Vec::new();
+        let mut children: Vec<(u64, Address)> = Vec::new();
         for _ in 0..entries {
             if own_level == 0 {
                 self.chunk(&mut decoder, address, found)?;
             } else {
-                decoder.skip(self.entry_bytes - 8)?;
-                children.push(decoder.offset()?);
+                decoder.skip(4 + 4)?;
+                let first_row = decoder.u64()?;
+                decoder.skip(self.entry_bytes - 4 - 4 - 8 - 8)?;
+                children.push((first_row / self.chunk_shape[0], decoder.offset()?));
             }
         }
+        self.keep_wanted(&mut children);
         self.buffer = buffer;
-        for child in children {
+        for (_, child) in children {
             self.node(child, Some(own_level - 1), found)?;
         }
         Ok(())
+    }
+
+    /// Of the children of a node, each with the first cell of it, leaves those that may hold what is wanted.
+    fn keep_wanted(&self, children: &mut Vec<(u64, Address)>) {
+        let before = children.partition_point(|&(first, _)| first < self.wanted.end);
+        children.truncate(before.max(1));
+        // The last one that begins at the first wanted cell or before it, or else the first one of all.
+        let behind = children.partition_point(|&(first, _)| first <= self.wanted.start);
+        children.drain(..behind.saturating_sub(1));
     }
 
     /// One key and the address behind it.
@@ -139,7 +164,11 @@ impl Walk<'_> {
             stored_bytes,
             filter_mask,
         };
-        found.add(node, cell, chunk)
+        if self.wanted.contains(&cell) {
+            found.add(node, cell, chunk)
+        } else {
+            Ok(())
+        }
     }
 
     /// The node's header and entries. It goes past the reader's blocks: nodes lie far apart between the chunks that they index.
@@ -178,7 +207,9 @@ impl Walk<'_> {
         }
         let before = &mut self.levels[level];
         let first = !before.address.is_defined();
-        if left != before.address || (!first && before.right != address) {
+        // What lies left of the first wanted cell is not looked at.
+        let may_begin = first && self.wanted.start > 0;
+        if left != before.address && !may_begin || (!first && before.right != address) {
             return Err(damaged(address, "its siblings are not its neighbours"));
         }
         *before = Visited { address, right };

@@ -58,6 +58,41 @@ impl ChunkTable {
         self.grid.iter().skip(1).all(|&cells| cells == 1)
     }
 
+    /// The number behind that of the last cell with a chunk.
+    #[must_use]
+    pub fn stored_end(&self) -> u64 {
+        match self.cells.last() {
+            Some(last) => last + 1,
+            None => self.chunks.len() as u64,
+        }
+    }
+
+    /// This table with the chunks of `more`, which are all behind its own, and whose grid holds both.
+    ///
+    /// # Errors
+    /// [`H5Error::Damaged`] where two chunks share bytes.
+    pub(super) fn extended(&self, more: Self) -> Result<Self, H5Error> {
+        let in_order =
+            |table: &Self| -> Vec<u64> { table.stored().map(|(cell, _)| cell).collect() };
+        let mut table = Self {
+            cells: Vec::new(),
+            chunks: [&*self.chunks, &*more.chunks].concat(),
+            stored_bytes: self.stored_bytes.saturating_add(more.stored_bytes),
+            ..more
+        };
+        let is_whole = self.cells.is_empty()
+            && more
+                .cells
+                .iter()
+                .copied()
+                .eq(self.stored_end()..table.chunks.len() as u64);
+        if !is_whole {
+            table.cells = [in_order(self), more.cells].concat();
+        }
+        check_apart(&table.chunks)?;
+        Ok(table)
+    }
+
     /// Bytes that all chunks take in the file.
     #[must_use]
     pub fn stored_bytes(&self) -> u64 {

@@ -114,6 +114,9 @@ fn every_index_lists_the_chunks_that_the_library_lists() {
         } else {
             assert_eq!(listed(&table, &chunk_shape(&header)), want, "{line}");
         }
+        if table.is_stacked() {
+            check_extension(&reader, &header, &table, &line);
+        }
         if header.filters.is_empty() {
             check_elements(&file, &header, &table, &library, path);
         }
@@ -135,6 +138,24 @@ fn every_index_lists_the_chunks_that_the_library_lists() {
 }
 
 /// The first element of each stored chunk is the one that the library reads there.
+/// However many of its chunks were known before, the table is the one that is read at once.
+fn check_extension(reader: &MetaReader, header: &DatasetHeader, table: &ChunkTable, line: &str) {
+    for known in [0, 1, 2, 63, 64, 65, 700, 1500, 2999, 3000, 131_070, 200_000] {
+        let earlier = read_part(reader, header, 0..known).unwrap();
+        if let Layout::Chunked {
+            index: ChunkIndexKind::BTreeV1 { .. },
+            ..
+        } = header.layout
+        {
+            let wanted = table.stored().filter(|(cell, _)| *cell < known);
+            assert!(earlier.stored().eq(wanted), "{line} to {known}");
+        }
+        let extended = extend_chunk_index(reader, header, &earlier);
+        let extended = extended.unwrap_or_else(|e| panic!("{line} from {known}: {e}"));
+        assert_eq!(extended, *table, "{line} from {known}");
+    }
+}
+
 fn check_elements(
     file: &H5File,
     header: &DatasetHeader,

@@ -14,13 +14,23 @@ const DENSE_CELLS_PER_MAPPING: u64 = 8;
 /// Cells are numbered in C order of the grid, whose axes are `ceil(shape / chunk_shape)`. A grid that is nearly full is kept as a
 /// table of 4 bytes (8 where chunk numbers need them) a cell; one that is nearly empty as a sorted list, so that a huge
 /// sparse dataset costs what it maps, not what it claims.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct ChunkMap {
     grid: Vec<u64>,
     len_cells: u64,
     cells: Cells,
     len_mapped: u64,
+    entry_bytes: Option<u64>,
 }
+
+/// Maps of the same cells are equal, however their blocks were laid out.
+impl PartialEq for ChunkMap {
+    fn eq(&self, other: &Self) -> bool {
+        self.grid == other.grid && self.cells == other.cells
+    }
+}
+
+impl Eq for ChunkMap {}
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Cells {
@@ -42,7 +52,35 @@ impl ChunkMap {
             len_cells,
             cells: Cells::Sparse(Vec::new()),
             len_mapped: 0,
+            entry_bytes: None,
         })
+    }
+
+    /// The map of a dataset of this shape and chunk shape (both in elements) that maps `cells`, which are sorted, each to its chunk, if it has
+    /// one. Its block has entries of `entry_bytes`, as for [`ChunkMap::entry_bytes`].
+    ///
+    /// `None` as for [`ChunkMap::empty`], or where a cell is outside the grid.
+    #[must_use]
+    pub fn of(
+        shape: &[u64],
+        chunk_shape: &[u64],
+        cells: &[(u64, Option<u64>)],
+        entry_bytes: Option<u64>,
+    ) -> Option<Self> {
+        let mapped = || {
+            cells
+                .iter()
+                .filter_map(|&(cell, chunk)| Some((cell, chunk?)))
+        };
+        let mut builder = ChunkMapBuilder::new(shape, chunk_shape, mapped().count())?;
+        for (cell, chunk) in mapped() {
+            if cell >= builder.map.len_cells || !builder.insert(cell, chunk) {
+                return None;
+            }
+        }
+        let mut map = builder.finish()?;
+        map.entry_bytes = entry_bytes;
+        Some(map)
     }
 
     /// The number of the stored chunk that fills `cell`; `None` where there is none, or no such cell.
@@ -75,6 +113,97 @@ impl ChunkMap {
     #[must_use]
     pub fn len_mapped(&self) -> u64 {
         self.len_mapped
+    }
+
+    /// The length of an entry of the block that this map came from, where its entries differ in their numbers alone and are in the order of
+    /// cells.
+    #[must_use]
+    pub fn entry_bytes(&self) -> Option<u64> {
+        self.entry_bytes
+    }
+
+    /// How many of the cells `from..to` are mapped.
+    #[must_use]
+    pub fn count_mapped(&self, from: u64, to: u64) -> u64 {
+        fn count<T>(table: &[T], from: u64, to: u64, is_mapped: impl Fn(&T) -> bool) -> u64 {
+            let index =
+                |cell: u64| usize::try_from(cell).map_or(table.len(), |at| at.min(table.len()));
+            let cells = table.get(index(from)..index(to)).unwrap_or_default();
+            cells.iter().filter(|chunk| is_mapped(chunk)).count() as u64
+        }
+        if self.len_mapped == self.len_cells {
+            return to.min(self.len_cells).saturating_sub(from);
+        }
+        match &self.cells {
+            Cells::Dense32(table) => count(table, from, to, |&chunk| chunk != NONE_32),
+            Cells::Dense64(table) => count(table, from, to, |&chunk| chunk != NONE_64),
+            Cells::Sparse(list) => {
+                let before = |cell| list.partition_point(|entry| entry.0 < cell) as u64;
+                before(to).saturating_sub(before(from))
+            }
+        }
+    }
+
+    /// The map of a dataset of this shape and chunk shape (both in elements) that maps what this one does, as far as its cells go, but for
+    /// the `changed` ones, which are sorted. Its first axis alone may have another length, so that cells keep their numbers. Its block has
+    /// entries of `entry_bytes`, as for [`ChunkMap::entry_bytes`].
+    ///
+    /// `None` where the other axes differ, or a number is none that can be kept.
+    #[must_use]
+    pub fn changed(
+        &self,
+        shape: &[u64],
+        chunk_shape: &[u64],
+        changed: &[(u64, Option<u64>)],
+        entry_bytes: Option<u64>,
+    ) -> Option<Self> {
+        let (grid, len_cells) = grid_of(shape, chunk_shape)?;
+        if grid.get(1..) != self.grid.get(1..)
+            || changed.last().is_some_and(|&(cell, _)| cell >= len_cells)
+        {
+            return None;
+        }
+        let mut map = Self {
+            grid,
+            len_cells,
+            cells: Cells::Sparse(Vec::new()),
+            len_mapped: 0,
+            entry_bytes,
+        };
+        map.cells = match &self.cells {
+            Cells::Dense32(table) => Cells::Dense32(changed_table(
+                table,
+                len_cells,
+                changed,
+                NONE_32,
+                |chunk| u32::try_from(chunk).ok(),
+            )?),
+            Cells::Dense64(table) => {
+                Cells::Dense64(changed_table(table, len_cells, changed, NONE_64, Some)?)
+            }
+            Cells::Sparse(list) => {
+                let kept = list.iter().filter(|(cell, _)| {
+                    *cell < len_cells
+                        && changed.binary_search_by_key(cell, |entry| entry.0).is_err()
+                });
+                let added = changed
+                    .iter()
+                    .filter_map(|&(cell, chunk)| Some((cell, chunk?)));
+                let mut list: Vec<(u64, u64)> = kept.copied().chain(added).collect();
+                list.sort_unstable();
+                Cells::Sparse(list)
+            }
+        };
+        map.len_mapped = if let Cells::Sparse(list) = &map.cells {
+            list.len() as u64
+        } else {
+            let both = self.len_cells.min(len_cells);
+            let was_mapped = |cell: u64| cell < both && self.get(cell).is_some();
+            let were_mapped = changed.iter().filter(|entry| was_mapped(entry.0)).count();
+            let are_mapped = changed.iter().filter(|entry| entry.1.is_some()).count();
+            self.count_mapped(0, both) - were_mapped as u64 + are_mapped as u64
+        };
+        Some(map)
     }
 
     /// Bytes of memory that the map holds, for caches.
@@ -169,6 +298,8 @@ impl Iterator for MappedCells<'_> {
 /// A [`ChunkMap`] that is being filled.
 pub(super) struct ChunkMapBuilder {
     map: ChunkMap,
+    /// The number behind that of the last cell; `None` once one came that is not behind the one before.
+    in_order_to: Option<u64>,
 }
 
 impl ChunkMapBuilder {
@@ -182,7 +313,20 @@ impl ChunkMapBuilder {
         } else {
             map.cells = Cells::Sparse(Vec::with_capacity(len_mappings));
         }
-        Some(Self { map })
+        Some(Self {
+            map,
+            in_order_to: Some(0),
+        })
+    }
+
+    /// Whether each cell came behind those before it.
+    pub(super) fn is_in_order(&self) -> bool {
+        self.in_order_to.is_some()
+    }
+
+    /// Says how long each entry is, where they are all alike and in order.
+    pub(super) fn set_entry_bytes(&mut self, entry_bytes: u64) {
+        self.map.entry_bytes = Some(entry_bytes);
     }
 
     /// Cells along each axis.
@@ -194,6 +338,10 @@ impl ChunkMapBuilder {
     #[inline]
     pub(super) fn insert(&mut self, cell: u64, chunk: u64) -> bool {
         self.map.len_mapped += 1;
+        self.in_order_to = match self.in_order_to {
+            Some(end) if cell >= end => cell.checked_add(1),
+            _ => None,
+        };
         match &mut self.map.cells {
             Cells::Dense32(table) => {
                 let Some(slot) = usize::try_from(cell).ok().and_then(|at| table.get_mut(at)) else {
@@ -237,7 +385,12 @@ impl ChunkMapBuilder {
             self.map.cells = Cells::Dense64(wide.collect());
         }
         self.map.len_mapped -= 1;
-        self.insert(cell, chunk)
+        // It was found to be in order or not already.
+        let in_order_to = self.in_order_to;
+        self.in_order_to = Some(0);
+        let is_new = self.insert(cell, chunk);
+        self.in_order_to = in_order_to;
+        is_new
     }
 
     /// The filled map, or `None` where a cell was mapped twice.
@@ -253,6 +406,35 @@ impl ChunkMapBuilder {
         }
         Some(self.map)
     }
+}
+
+/// `table` with another length and the `changed` cells. `None` where that would be much longer than what is mapped justifies, or a number does
+/// not fit.
+fn changed_table<T: Copy + PartialEq>(
+    table: &[T],
+    len_cells: u64,
+    changed: &[(u64, Option<u64>)],
+    none: T,
+    narrow: impl Fn(u64) -> Option<T>,
+) -> Option<Vec<T>> {
+    let justified = (table.len() as u64)
+        .saturating_add(changed.len() as u64)
+        .saturating_mul(DENSE_CELLS_PER_MAPPING);
+    let len = usize::try_from(len_cells).ok()?;
+    if len_cells > justified.max(ALWAYS_DENSE_CELLS) {
+        return None;
+    }
+    let mut cells = Vec::with_capacity(len);
+    cells.extend_from_slice(&table[..table.len().min(len)]);
+    cells.resize(len, none);
+    for &(cell, chunk) in changed {
+        let value = match chunk {
+            Some(chunk) => narrow(chunk).filter(|value| *value != none)?,
+            None => none,
+        };
+        *cells.get_mut(usize::try_from(cell).ok()?)? = value;
+    }
+    Some(cells)
 }
 
 /// Cells along each axis, and their product.
@@ -291,6 +473,64 @@ fn first_at<T>(table: &[T], from: u64, wanted: impl Fn(&T) -> bool) -> Option<u6
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn changed_maps_are_those_of_what_they_map() {
+        let mapped = [(0, 7), (1, 0), (2, 7), (9, 3), (11, 1)];
+        let wide = [(0, 7), (1, u64::from(NONE_32)), (11, 1 << 40)];
+        for (shape, chunk, mapped) in [
+            (12, 1, &mapped[..]),
+            (4_000_000, 1000, &mapped),
+            (12, 1, &wide),
+        ] {
+            let map = build(&[shape], &[chunk], mapped);
+            for len in [0, 1, 2, 9, 11, 12, 13, 17] {
+                let edits: Vec<(u64, Option<u64>)> = [
+                    (1, None),
+                    (2, Some(8)),
+                    (5, Some(9)),
+                    (len.max(1) - 1, Some(4)),
+                ]
+                .into_iter()
+                .filter(|edit| edit.0 < len)
+                .collect();
+                for count in 0..=edits.len() {
+                    let mut edits: Vec<_> = edits[..count].to_vec();
+                    edits.sort_unstable();
+                    edits.dedup_by_key(|edit| edit.0);
+                    let mut wanted: std::collections::BTreeMap<u64, u64> = mapped
+                        .iter()
+                        .copied()
+                        .filter(|entry| entry.0 < len)
+                        .collect();
+                    for &(cell, chunk) in &edits {
+                        wanted.remove(&cell);
+                        wanted.extend(chunk.map(|chunk| (cell, chunk)));
+                    }
+                    let wanted: Vec<_> = wanted.into_iter().collect();
+                    let now = map.changed(&[len * chunk], &[chunk], &edits, None).unwrap();
+                    check(&now, &wanted, len);
+                    for from in 0..=len {
+                        for to in from..=len + 1 {
+                            let count = wanted
+                                .iter()
+                                .filter(|entry| (from..to).contains(&entry.0))
+                                .count();
+                            assert_eq!(now.count_mapped(from, to), count as u64);
+                        }
+                    }
+                }
+            }
+        }
+        let map = build(&[12], &[1], &mapped);
+        assert!(map.changed(&[12], &[1], &[(12, Some(1))], None).is_none());
+        assert!(
+            map.changed(&[12], &[1], &[(2, Some(1 << 40))], None)
+                .is_none()
+        );
+        assert!(map.changed(&[12, 3], &[1, 1], &[], None).is_none());
+        assert!(map.changed(&[1 << 40], &[1], &[], None).is_none());
+    }
 
     fn build(shape: &[u64], chunk: &[u64], mapped: &[(u64, u64)]) -> ChunkMap {
         let mut builder = ChunkMapBuilder::new(shape, chunk, mapped.len()).unwrap();

@@ -4,11 +4,12 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::driver::Opening;
-use super::heap::CollectionBuilder;
-use super::spec::{HeapPlace, MappedShape};
+use super::heap::{self, CollectionBuilder};
+use super::mapping_patch::{self, Patch};
+use super::spec::{HeapPlace, MappedShape, MappingBase, NewMappings};
 use super::{LibraryWriter, WriteError, mapping_block, patch};
 use crate::h5::object_header::message_type;
-use crate::h5::{Address, H5Error, H5File, ObjectHeader};
+use crate::h5::{Address, H5Error, H5File, MetaReader, ObjectHeader};
 use crate::source::{Source, Transaction};
 
 /// A file that is being changed. Dropped without [`FileWriter::finish`], it leaves the file as it was.
@@ -85,11 +86,77 @@ impl FileWriter {
         &mut self,
         mapped: &MappedShape<'_>,
         chunks: impl IntoIterator<Item = (u64, u64)>,
-    ) -> Result<Option<HeapPlace>, WriteError> {
-        let block = mapping_block::encode(mapped, chunks)?;
-        block
-            .map(|block| self.append_heap_object(&block))
-            .transpose()
+    ) -> Result<Option<NewMappings>, WriteError> {
+        let Some(encoded) = mapping_block::encode(mapped, chunks)? else {
+            return Ok(None);
+        };
+        Ok(Some(NewMappings {
+            place: self.append_heap_object(&encoded.block)?,
+            len_bytes: encoded.block.len() as u64,
+            checksum: encoded.checksum,
+            entry_bytes: encoded.entry_bytes,
+        }))
+    }
+
+    /// Appends the mappings of a virtual dataset that are those of `base`, as far as its cells go, but for the `changed` cells, which are
+    /// sorted: each with its stored chunk, or none. Its shape is the base's but for the first axis. What did not change is copied as it is.
+    ///
+    /// `None` where the block of the base is of a form that this cannot be done with, or nothing is mapped: see
+    /// [`FileWriter::append_mapping_block`] then.
+    ///
+    /// # Errors
+    /// As there; [`WriteError::H5`] where the block of the base is damaged.
+    pub fn append_patched_mapping_block(
+        &mut self,
+        mapped: &MappedShape<'_>,
+        base: &MappingBase<'_>,
+        changed: &[(u64, Option<u64>)],
+    ) -> Result<Option<NewMappings>, WriteError> {
+        let reader = self.file.reader();
+        let Some(patch) = mapping_patch::plan(&reader, mapped, base, changed)? else {
+            return Ok(None);
+        };
+        let (place, checksum) = if patch.len_bytes < heap::FULL_BYTES as u64 {
+            let mut block = Vec::new();
+            let checksum = patch.write(&reader, &mut |bytes| {
+                block.extend_from_slice(bytes);
+                Ok(())
+            })?;
+            (self.append_heap_object(&block)?, checksum)
+        } else {
+            self.append_single(&reader, &patch)?
+        };
+        Ok(Some(NewMappings {
+            place,
+            len_bytes: patch.len_bytes,
+            checksum,
+            entry_bytes: patch.entry_bytes,
+        }))
+    }
+
+    /// Writes a block to a collection of its own.
+    fn append_single(
+        &mut self,
+        reader: &MetaReader,
+        patch: &Patch,
+    ) -> Result<(HeapPlace, u32), WriteError> {
+        self.write_collection()?;
+        let start = self.len_bytes()?;
+        let (before, behind) = heap::around_single(patch.len_bytes)?;
+        let mut at = start;
+        let mut append = |bytes: &[u8]| -> Result<(), WriteError> {
+            self.transaction.write_at(at, bytes)?;
+            at += bytes.len() as u64;
+            Ok(())
+        };
+        append(&before)?;
+        let checksum = patch.write(reader, &mut append)?;
+        append(&behind)?;
+        let place = HeapPlace {
+            address: Address(start - self.file.base_address()),
+            index: 1,
+        };
+        Ok((place, checksum))
     }
 
     fn append_heap_object(&mut self, object: &[u8]) -> Result<HeapPlace, WriteError> {

@@ -15,7 +15,31 @@ const ALIGNMENT: usize = 8;
 /// Highest index of an object (`H5HG_MAXIDX`).
 const MAX_INDEX: u16 = u16::MAX;
 /// A collection that has reached this size takes no more objects: the library reads a collection as a whole.
-const FULL_BYTES: usize = 64 * 1024;
+pub(super) const FULL_BYTES: usize = 64 * 1024;
+
+/// The beginning of a collection that holds one object of `len_bytes`, and what follows the object; for objects that are too long to share
+/// a collection, which then need not be in memory as a whole.
+pub(super) fn around_single(len_bytes: u64) -> Result<(Vec<u8>, Vec<u8>), WriteError> {
+    let too_large = || WriteError::TooLarge {
+        what: "an object of a heap",
+        size: len_bytes,
+    };
+    let headers = (COLLECTION_HEADER_BYTES + OBJECT_HEADER_BYTES) as u64;
+    let used = len_bytes
+        .checked_add(headers)
+        .and_then(|used| used.checked_next_multiple_of(ALIGNMENT as u64))
+        .ok_or_else(too_large)?;
+    if used < MIN_COLLECTION_BYTES as u64 {
+        return Err(too_large());
+    }
+    let mut before = b"GCOL\x01\0\0\0".to_vec();
+    before.extend(used.to_le_bytes());
+    before.extend(1u16.to_le_bytes());
+    before.extend([0; 6]);
+    before.extend(len_bytes.to_le_bytes());
+    let padding = usize::try_from(used - headers - len_bytes).map_err(|_| too_large())?;
+    Ok((before, vec![0; padding]))
+}
 
 /// A collection that is being filled. Its place is known from the beginning, its size only at the end.
 #[derive(Debug)]
@@ -120,6 +144,19 @@ mod tests {
                 assert_eq!(&*read, object.as_slice());
             }
         }
+    }
+
+    #[test]
+    fn a_single_object_is_read() {
+        for len in [4096 - 32, 4096, 4097, 100_003] {
+            let object = vec![7; len];
+            let (before, behind) = around_single(len as u64).unwrap();
+            let mut builder = CollectionBuilder::new(Address(0));
+            builder.add(&object).unwrap();
+            assert_eq!([before, object, behind].concat(), builder.finish());
+        }
+        assert!(around_single(4000).is_err());
+        assert!(around_single(u64::MAX - 3).is_err());
     }
 
     #[test]

@@ -1,6 +1,8 @@
 //! Encoding the mappings of a virtual dataset: version 0 of the "Global Heap Block for Virtual Datasets", as the C library writes it for
 //! files of the oldest format that can hold it. See [`mapping`](crate::h5::mapping) for the other direction.
 
+use std::borrow::Cow;
+
 use super::WriteError;
 use super::spec::MappedShape;
 use crate::h5::lookup3;
@@ -17,31 +19,83 @@ const REGULAR: u32 = 2;
 /// The most axes that a dataspace has.
 const MAX_RANK: usize = 32;
 
-/// The block with a mapping for each `(cell, chunk)`; `None` where there is none.
+/// A block that was encoded.
+#[derive(Debug)]
+pub(super) struct Encoded {
+    pub(super) block: Vec<u8>,
+    pub(super) checksum: u32,
+    /// As for [`ChunkMap::entry_bytes`](crate::h5::mapping::ChunkMap::entry_bytes).
+    pub(super) entry_bytes: Option<u64>,
+}
+
+/// The block with a mapping for each `(cell, chunk)`, which are in the order of cells; `None` where there is none.
 pub(super) fn encode(
     mapped: &MappedShape<'_>,
     chunks: impl IntoIterator<Item = (u64, u64)>,
-) -> Result<Option<Vec<u8>>, WriteError> {
-    let grid = Grid::new(mapped)?;
-    let source_dataset = escaped(mapped.source_dataset);
+) -> Result<Option<Encoded>, WriteError> {
+    let mut encoder = Encoder::new(mapped)?;
     let mut block = vec![0; 1 + 8];
     let mut len = 0u64;
-    let (mut source, mut target) = (BoxOf::default(), BoxOf::default());
+    let (mut shortest, mut longest) = (usize::MAX, 0);
     for (cell, chunk) in chunks {
-        grid.place(cell, chunk, &mut source, &mut target)?;
-        block.extend_from_slice(THIS_FILE);
-        block.extend_from_slice(&source_dataset);
-        block.push(0);
-        encode_box(&source, &mut block);
-        encode_box(&target, &mut block);
+        let before = block.len();
+        encoder.entry(cell, chunk, &mut block)?;
+        let entry_bytes = block.len() - before;
+        (shortest, longest) = (shortest.min(entry_bytes), longest.max(entry_bytes));
         len += 1;
     }
     if len == 0 {
         return Ok(None);
     }
     block[1..9].copy_from_slice(&len.to_le_bytes());
-    block.extend(lookup3(&block).to_le_bytes());
-    Ok(Some(block))
+    let checksum = lookup3(&block);
+    block.extend(checksum.to_le_bytes());
+    Ok(Some(Encoded {
+        block,
+        checksum,
+        entry_bytes: (shortest == longest).then_some(longest as u64),
+    }))
+}
+
+/// Encodes the entries of one dataset.
+pub(super) struct Encoder<'a> {
+    grid: Grid<'a>,
+    source_dataset: Cow<'a, [u8]>,
+    source: BoxOf,
+    target: BoxOf,
+}
+
+impl<'a> Encoder<'a> {
+    pub(super) fn new(mapped: &'a MappedShape<'a>) -> Result<Self, WriteError> {
+        Ok(Self {
+            grid: Grid::new(mapped)?,
+            source_dataset: escaped(mapped.source_dataset),
+            source: BoxOf::default(),
+            target: BoxOf::default(),
+        })
+    }
+
+    /// How many cells there are.
+    pub(super) fn len_cells(&self) -> u64 {
+        self.grid.len_cells
+    }
+
+    /// Adds the entry of `cell`, which the stored `chunk` fills.
+    pub(super) fn entry(
+        &mut self,
+        cell: u64,
+        chunk: u64,
+        into: &mut Vec<u8>,
+    ) -> Result<(), WriteError> {
+        self.grid
+            .place(cell, chunk, &mut self.source, &mut self.target)?;
+        into.extend_from_slice(THIS_FILE);
+        into.extend_from_slice(&self.source_dataset);
+        into.push(0);
+        encode_box(&self.source, into);
+        encode_box(&self.target, into);
+        Ok(())
+    }
 }
 
 /// First element and length along each axis.
@@ -169,12 +223,15 @@ mod tests {
             shape,
             chunk_shape,
         };
-        let block = encode(&mapped, chunks.iter().copied()).unwrap().unwrap();
+        let Encoded {
+            block, entry_bytes, ..
+        } = encode(&mapped, chunks.iter().copied()).unwrap().unwrap();
         let form = decode_chunk_map(&block, Address(0), shape, chunk_shape, source).unwrap();
         let MappingForm::Chunked(map) = form else {
             panic!("{form:?}");
         };
         assert_eq!(map.mapped().collect::<Vec<_>>(), chunks);
+        assert_eq!(map.entry_bytes(), entry_bytes);
         assert_eq!(
             decode_mappings(&block, Address(0)).unwrap().len(),
             chunks.len()
@@ -217,6 +274,6 @@ mod tests {
             shape: &[0],
             chunk_shape: &[4],
         };
-        assert_eq!(super::encode(&none, []).unwrap(), None);
+        assert!(super::encode(&none, []).unwrap().is_none());
     }
 }

@@ -17,6 +17,7 @@ mod filters;
 mod heap;
 mod library_writer;
 mod mapping_block;
+mod mapping_patch;
 mod patch;
 mod spec;
 mod types;
@@ -27,8 +28,8 @@ pub use error::WriteError;
 pub use file_writer::FileWriter;
 pub use library_writer::LibraryWriter;
 pub use spec::{
-    AttributeData, AttributeShape, HeapPlace, MappedShape, NewAttribute, NewChunked, NewVirtual,
-    TypeSource,
+    AttributeData, AttributeShape, HeapPlace, MappedShape, MappingBase, NewAttribute, NewChunked,
+    NewMappings, NewVirtual, TypeSource,
 };
 
 #[cfg(test)]

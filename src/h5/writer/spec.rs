@@ -1,5 +1,6 @@
 //! What is to be made: values that a caller fills in.
 
+use crate::h5::mapping::ChunkMap;
 use crate::h5::{Address, Datatype, Filter};
 
 /// Where an object of the global heap is.
@@ -55,6 +56,28 @@ pub struct MappedShape<'a> {
     pub shape: &'a [u64],
     /// Elements of a chunk along each axis.
     pub chunk_shape: &'a [u64],
+}
+
+/// The mappings that others are made from.
+#[derive(Debug, Clone, Copy)]
+pub struct MappingBase<'a> {
+    /// Where their block is; an undefined address where there are none.
+    pub place: HeapPlace,
+    /// What they map, as it was decoded from that block.
+    pub map: &'a ChunkMap,
+}
+
+/// A mapping block that was appended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct NewMappings {
+    /// Where it is.
+    pub place: HeapPlace,
+    /// Its length.
+    pub len_bytes: u64,
+    /// The checksum that it ends with.
+    pub checksum: u32,
+    /// As for [`ChunkMap::entry_bytes`].
+    pub entry_bytes: Option<u64>,
 }
 
 /// A new attribute.

@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use super::*;
 use crate::h5::fixture::{Fixture, address_of, dataset};
+use crate::h5::heap::read_object;
 use crate::h5::library::{LibraryFile, ObjectName};
 use crate::h5::mapping::{MappingForm, read_chunk_map};
 use crate::h5::testing::{made_files, python};
@@ -95,7 +96,7 @@ fn write_second(writer: &mut FileWriter) -> Result<(), WriteError> {
         chunk_shape: &[4, 2],
     };
     let block = writer.append_mapping_block(&mapped, [(0, 0), (1, 1), (5, 2)])?;
-    let block = block.expect("there are mappings");
+    let block = block.expect("there are mappings").place;
     let (string, size) = (string(), ["größe".as_bytes()]);
     let header = writer.edit(|library| {
         let second = b"/_version_data/versions/second";
@@ -264,6 +265,64 @@ fn a_version_written_by_hand_is_read_by_h5py() {
         assert_eq!(library.virtual_mappings(by_header).unwrap().len(), 3);
         drop(library);
         judge(&fixture, JUDGE_SECOND, &[&name]);
+    }
+}
+
+/// A block that is too long to be held in memory, patched within a file: what is made of it is what would have been encoded.
+#[test]
+fn a_long_block_is_patched_in_the_file() {
+    const SHAPE: &[u64] = &[49_995];
+    const NOW: &[u64] = &[51_234];
+    let fixture = Fixture::make(VERSIONED);
+    let chunks = |count: u64| (0..count).map(|cell| (cell, cell * 7 % 1000));
+    let source = b"/_version_data/new/raw_data";
+    let mapped = |shape: &'static [u64]| MappedShape {
+        source_dataset: source,
+        shape,
+        chunk_shape: &[10],
+    };
+    for name in NAMES {
+        let name = format!("{name}.h5");
+        let path = fixture.path(&name);
+        let mut writer = FileWriter::begin(&path).unwrap();
+        let block = writer.append_mapping_block(&mapped(SHAPE), chunks(5000));
+        let block = block.unwrap().unwrap();
+        writer.finish().unwrap();
+
+        let read = |block: &NewMappings, shape: &[u64]| {
+            let file = fixture.open(&name);
+            let place = (block.place.address, block.place.index);
+            match read_chunk_map(&file.reader(), place, shape, &[10], source).unwrap() {
+                MappingForm::Chunked(map) => map,
+                form @ MappingForm::Irregular(_) => panic!("{form:?}"),
+            }
+        };
+        let map = read(&block, SHAPE);
+        let base = MappingBase {
+            place: block.place,
+            map: &map,
+        };
+        let mut changed = vec![(17, Some(3)), (4000, None), (4999, Some(1 << 20))];
+        changed.extend((5000..5124).map(|cell| (cell, Some(cell))));
+        let wanted = map.changed(NOW, &[10], &changed, None).unwrap();
+        let mut writer = FileWriter::begin(&path).unwrap();
+        // What is in memory of the heap goes before it.
+        let places = writer.append_heap_objects([&b"before"[..]]).unwrap();
+        let patched = writer.append_patched_mapping_block(&mapped(NOW), &base, &changed);
+        let patched = patched.unwrap().unwrap();
+        let encoded = writer.append_mapping_block(&mapped(NOW), wanted.mapped());
+        let encoded = encoded.unwrap().unwrap();
+        writer.finish().unwrap();
+
+        assert_ne!(places[0].address, patched.place.address);
+        assert_eq!(patched.len_bytes, encoded.len_bytes);
+        assert_eq!(patched.checksum, encoded.checksum);
+        assert_eq!(patched.entry_bytes, encoded.entry_bytes);
+        assert_eq!(read(&patched, NOW), wanted);
+        assert_eq!(read(&patched, NOW).entry_bytes(), patched.entry_bytes);
+        let reader = fixture.open(&name).reader();
+        let block = |place: HeapPlace| read_object(&reader, place.address, place.index).unwrap();
+        assert_eq!(*block(patched.place), *block(encoded.place));
     }
 }
 

@@ -1,6 +1,6 @@
 //! Which stored chunk is to be in each changed cell: hashed, known again, or numbered as a new one.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::ops::Range;
 use std::panic::resume_unwind;
 use std::thread;
@@ -268,13 +268,11 @@ fn hash_text(plan: &Plan<'_>) -> Result<Vec<Option<ChunkHash>>, CommitError> {
 
 /// Numbers the chunks that are new in the order in which the library stores them.
 fn number(plan: &Plan<'_>, changed: &[u64], hashes: &[Option<ChunkHash>]) -> Hashed {
-    let mut known: HashMap<ChunkHash, u64> = HashMap::new();
-    if let Some(stored) = &plan.stored {
-        // Of two that are the same, the first one counts.
-        for (chunk, hashed) in stored.hashes.chunks().iter().rev() {
-            known.insert(hashed.hash, *chunk);
-        }
-    }
+    let wanted: HashSet<ChunkHash> = hashes.iter().flatten().copied().collect();
+    let mut known = match &plan.stored {
+        Some(stored) => stored.hashes.first_of(&wanted),
+        None => HashMap::new(),
+    };
     let first = plan.next_chunk();
     let mut new_chunks: Vec<NewChunk> = Vec::new();
     let hash_at = |cell: u64| {

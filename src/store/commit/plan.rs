@@ -85,7 +85,7 @@ impl Base<'_> {
         };
         let hashes = raw_data.hashes()?.clone();
         // A table that was rebuilt leaves out chunks that are stored twice, though versions map them.
-        let last = hashes.chunks().last().map_or(0, |(number, _)| number + 1);
+        let last = hashes.last().map_or(0, |number| number + 1);
         let counted = hashes.rows.max(last);
         let rows = raw_data.header.dataspace.shape().first().copied();
         let has_more = rows.is_some_and(|rows| rows.div_ceil(raw_data.chunk_shape[0]) > counted);
@@ -206,10 +206,15 @@ impl<'n> Plan<'n> {
         })
     }
 
+    /// The base version's dataset, where what it maps still holds.
+    pub(super) fn base(&self) -> Option<&Dataset> {
+        // Of text, which has to be read as a whole, each cell is looked at.
+        self.base.as_deref().filter(|_| !self.looks_at_all)
+    }
+
     /// What of the base version still holds.
     pub(super) fn base_cells(&self) -> Option<BaseCells<'_>> {
-        // Of text, which has to be read as a whole, each cell is looked at.
-        let base = self.base.as_ref().filter(|_| !self.looks_at_all)?;
+        let base = self.base()?;
         Some(BaseCells {
             shape: base.header.dataspace.shape(),
             map: base.chunked()?.map(),

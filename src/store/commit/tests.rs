@@ -407,6 +407,80 @@ fn assert_sharing_is_as_read(file: &VersionedFile) {
     }
 }
 
+/// What commits carry over from state to state is what is found in the file by one who opens it now: its history, what its versions map,
+/// where chunks are and what they hash to.
+fn assert_state_is_as_read(file: &VersionedFile) {
+    let now = open(file.path());
+    let (ours, read) = (file.look(), now.look());
+    let versions =
+        |snapshot: &Snapshot| format!("{:?}", snapshot.history().iter().collect::<Vec<_>>());
+    assert_eq!(versions(&ours), versions(&read));
+    let (history, read_history) = (ours.history(), read.history());
+    assert_eq!(history.current(), read_history.current());
+    assert_eq!(history.data_version(), read_history.data_version());
+    assert!(history.times().eq(read_history.times()));
+    assert_eq!(ours.raw_places().found, read.raw_places().found);
+    for (index, _) in history.iter() {
+        let tree = ours.tree(index).unwrap();
+        for (child, _) in tree.datasets() {
+            let path = &child.path;
+            let own = file.own_dataset_in(&ours, index, path).unwrap();
+            let other = now.own_dataset_in(&read, index, path).unwrap();
+            let map = |dataset: &Arc<Dataset>| {
+                let map = dataset.chunked()?.map();
+                Some((
+                    map.mapped().collect::<Vec<_>>(),
+                    map.len_mapped(),
+                    map.len_cells(),
+                ))
+            };
+            assert_eq!(map(&own), map(&other), "{index:?} {}", path.escape_ascii());
+            let entry_bytes = |dataset: &Arc<Dataset>| dataset.chunked()?.map().entry_bytes();
+            assert!(entry_bytes(&own).is_none() || entry_bytes(&own) == entry_bytes(&other));
+            let raw = |snapshot: &Snapshot| snapshot.raw_data(index, path).unwrap().unwrap();
+            let (own, other) = (raw(&ours), raw(&read));
+            let (hashes, read_hashes) = (own.hashes().unwrap(), other.hashes().unwrap());
+            assert_eq!(hashes.chunks(), read_hashes.chunks());
+            assert_eq!(hashes.rows, read_hashes.rows);
+            assert_eq!(own.table().unwrap(), other.table().unwrap());
+        }
+    }
+}
+
+/// Many small edits one after the other, of which each state is made of the one before.
+#[test]
+fn what_is_carried_from_commit_to_commit_is_what_the_file_holds() {
+    let files = Fixture::make(SMALL);
+    let path = files.path("small.h5");
+    let file = open(&path);
+    assert_state_is_as_read(&file);
+    for step in 0..40u32 {
+        let mut a = read(&file, "a");
+        let at = usize::try_from(step * 37 % 90).unwrap() * 8;
+        a.put(at, &numbers(&[f64::from(step) + 0.5]));
+        match step % 5 {
+            1 => a.put(a.bytes.len(), &numbers(&[f64::from(step); 9])),
+            3 => a.bytes.truncate(a.bytes.len() - 40),
+            4 => a.put(0, &numbers(&[0.0; 60])),
+            _ => {}
+        }
+        let new = Memory::whole(numbers(&vec![f64::from(step); 30]));
+        let name = format!("new{step}");
+        let mut objects = vec![kept("a", edited(&a)), kept("b", NewContent::Unchanged)];
+        if step % 7 == 0 {
+            objects.push(object(&name, fresh(&new, "<f8", "[30]", "[8]", "[]")));
+        }
+        let mut next = version(&file, &format!("step{step}"), objects);
+        next.timestamp += chrono::TimeDelta::seconds(i64::from(step));
+        file.commit(&next).unwrap();
+        assert_eq!(read(&file, "a").bytes, a.bytes);
+        if step % 3 != 1 {
+            assert_state_is_as_read(&file);
+        }
+    }
+    judge(&files, "small.h5", "small.h5");
+}
+
 #[test]
 fn versions_follow_versions() {
     let files = Fixture::make(SMALL);
@@ -456,6 +530,7 @@ fn versions_follow_versions() {
     r5.base = Some(r1);
     file.commit(&r5).unwrap();
     assert_sharing_is_as_read(&file);
+    assert_state_is_as_read(&file);
     assert_eq!(read(&file, "filled").bytes, filled.bytes);
     assert_eq!(read(&file, "gaps").bytes, gaps.bytes);
     assert_by_python(
@@ -815,4 +890,5 @@ fn a_name_that_is_used_again_may_change_the_parents_of_others() {
     assert!(snapshot.sharing_if_known().is_none());
     snapshot.sharing().unwrap();
     assert_sharing_is_as_read(&file);
+    assert_state_is_as_read(&file);
 }
