@@ -4,6 +4,8 @@ mod changes;
 mod control;
 mod directory;
 mod error;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzzing;
 mod handles;
 mod inode;
 mod news;

@@ -20,7 +20,7 @@ use super::{
 pub use table::ChunkTable;
 
 use elements::ArrayOrder;
-use table::Collector;
+use table::{BeyondEnd, Collector};
 
 const LAYOUT: &str = "data layout message";
 const BTREE2: &str = "version 2 B-tree header";
@@ -45,7 +45,18 @@ pub fn read_chunk_index(
     reader: &MetaReader,
     dataset: &DatasetHeader,
 ) -> Result<ChunkTable, H5Error> {
-    read_part(reader, dataset, btree1::ALL)
+    read_part(reader, dataset, btree1::ALL, BeyondEnd::Refused)
+}
+
+/// The same, with chunks that are not in the file, which cannot be read.
+///
+/// # Errors
+/// As for [`read_chunk_index`], but for those.
+pub fn read_cut_chunk_index(
+    reader: &MetaReader,
+    dataset: &DatasetHeader,
+) -> Result<ChunkTable, H5Error> {
+    read_part(reader, dataset, btree1::ALL, BeyondEnd::Kept)
 }
 
 /// Reads on the index of a dataset of which `earlier` is all that it had before chunks were added behind the last one, and none was moved.
@@ -63,7 +74,7 @@ pub fn extend_chunk_index(
             index: ChunkIndexKind::BTreeV1 { .. },
             ..
         } if behind > 0 && earlier.is_stacked() => {
-            let more = read_part(reader, dataset, behind..btree1::ALL.end)?;
+            let more = read_part(reader, dataset, behind..btree1::ALL.end, BeyondEnd::Refused)?;
             if more.is_stacked() {
                 return earlier.extended(more);
             }
@@ -78,6 +89,7 @@ fn read_part(
     reader: &MetaReader,
     dataset: &DatasetHeader,
     wanted: Range<u64>,
+    beyond_end: BeyondEnd,
 ) -> Result<ChunkTable, H5Error> {
     let layout_error = |what| H5Error::Damaged {
         structure: LAYOUT,
@@ -117,7 +129,8 @@ fn read_part(
         filtered,
         unfiltered_edges,
     )
-    .ok_or_else(|| layout_error("a dataset has more chunks than 64 bits count"))?;
+    .ok_or_else(|| layout_error("a dataset has more chunks than 64 bits count"))?
+    .with_chunks_beyond_end(beyond_end);
     let extent = Extent {
         shape,
         max_grid: max_grid(shape, max_shape, chunk_shape),

@@ -24,8 +24,6 @@ pub struct H5File {
 struct Superblock {
     version: u8,
     base_address: u64,
-    /// The base address that is written in it.
-    stored_base: u64,
     /// Where more of it is.
     extension: Option<Address>,
     /// Where the file should end, in bytes from its very beginning.
@@ -44,18 +42,34 @@ impl H5File {
     /// shorter than it says; [`H5Error::Damaged`]; [`H5Error::Unsupported`] for a version above 3 or addresses of another
     /// width than 8 bytes; [`H5Error::Source`].
     pub fn open(source: Arc<dyn Source>) -> Result<Self, H5Error> {
+        let file = Self::open_cut(source)?;
+        match file.missing_end() {
+            Some(error) => Err(error),
+            None => Ok(file),
+        }
+    }
+
+    /// The same for a file whose end may be missing.
+    ///
+    /// # Errors
+    /// As for [`H5File::open`], but for [`H5Error::Truncated`].
+    pub fn open_cut(source: Arc<dyn Source>) -> Result<Self, H5Error> {
         let file_len_bytes = source.len_bytes()?;
         let start = find_signature(&*source, file_len_bytes)?.ok_or(H5Error::NotHdf5)?;
         let reader = MetaReader::new(Arc::clone(&source), 0, file_len_bytes);
         let bytes = reader.read_up_to(Address(start), MAX_BYTES)?;
         let superblock = decode(&bytes, start, file_len_bytes)?;
-        if file_len_bytes < superblock.end_of_file {
-            return Err(H5Error::Truncated {
-                want_bytes: superblock.end_of_file,
-                got_bytes: file_len_bytes,
-            });
-        }
         Ok(Self { source, superblock })
+    }
+
+    /// [`H5Error::Truncated`] where the file is shorter than it says.
+    #[must_use]
+    pub fn missing_end(&self) -> Option<H5Error> {
+        let (want_bytes, got_bytes) = (self.end_of_file(), self.file_len_bytes());
+        (got_bytes < want_bytes).then_some(H5Error::Truncated {
+            want_bytes,
+            got_bytes,
+        })
     }
 
     /// The header of the root group.
@@ -86,17 +100,12 @@ impl H5File {
         self.superblock.base_address
     }
 
-    /// The base address that the superblock has, which is another one where a user block came or went later.
-    pub(crate) fn stored_base_address(&self) -> u64 {
-        self.superblock.stored_base
-    }
-
     /// The header of the superblock's extension.
     pub(crate) fn superblock_extension(&self) -> Option<Address> {
         self.superblock.extension
     }
 
-    /// Where the file's content ends, in bytes from its very beginning; no more than its length.
+    /// Where the file's content ends, in bytes from its very beginning; no more than its length, unless its end is missing.
     #[must_use]
     pub fn end_of_file(&self) -> u64 {
         self.superblock.end_of_file
@@ -194,7 +203,6 @@ fn decode(bytes: &[u8], start: u64, file_len_bytes: u64) -> Result<Superblock, H
     Ok(Superblock {
         version,
         base_address: start,
-        stored_base,
         extension,
         end_of_file,
         file_len_bytes,

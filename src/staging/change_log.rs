@@ -129,14 +129,14 @@ fn checksum(text: &[u8]) -> [u8; 8] {
         .expect("SHA-256 has 32 bytes")
 }
 
-fn encode(record: &Record) -> Vec<u8> {
+pub(super) fn encode(record: &Record) -> Vec<u8> {
     let text = serde_json::to_vec(record).expect("JSON into memory");
     let length = u32::try_from(text.len()).expect("an attribute's value is at most 64 KiB long");
     [&length.to_le_bytes()[..], &checksum(&text), &text].concat()
 }
 
 /// The records up to the first that is not whole, and how many bytes they take.
-fn decode(bytes: &[u8]) -> (Vec<Record>, u64) {
+pub(super) fn decode(bytes: &[u8]) -> (Vec<Record>, u64) {
     let mut records = Vec::new();
     let mut rest = bytes;
     while let Some((record, behind)) = decode_one(rest) {

@@ -24,6 +24,8 @@ mod status;
 mod tree;
 mod types;
 
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzzing;
 #[cfg(test)]
 mod tests;
 

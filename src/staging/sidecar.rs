@@ -215,14 +215,16 @@ fn open_directory(path: &Path) -> Result<Option<OwnedFd>, StagingError> {
         }
         Err(error) => return Err(failed(path, error)),
     };
-    let owner = rustix::fs::fstat(&directory)
-        .map_err(|error| failed(path, error))?
-        .st_uid;
-    if owner != rustix::process::geteuid().as_raw() {
+    let found = rustix::fs::fstat(&directory).map_err(|error| failed(path, error))?;
+    if found.st_uid != rustix::process::geteuid().as_raw() {
         return Err(StagingError::SidecarForeign {
             path: path.to_owned(),
             what: "it belongs to another user",
         });
+    }
+    // One that was copied or unpacked may have become open to others.
+    if found.st_mode & 0o077 != 0 {
+        rustix::fs::fchmod(&directory, Mode::RWXU).map_err(|error| failed(path, error))?;
     }
     Ok(Some(directory))
 }
@@ -284,7 +286,7 @@ fn failed_io(path: &Path, error: io::Error) -> StagingError {
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::{MetadataExt, symlink};
+    use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 
     use super::*;
 
@@ -313,7 +315,9 @@ mod tests {
             }
         }
         drop(first);
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o777)).unwrap();
         let second = Sidecar::take(&path).unwrap().unwrap();
+        assert_eq!(std::fs::metadata(&path).unwrap().mode() & 0o777, 0o700);
         second.create("changes").unwrap();
         second.create("1.data").unwrap();
         second.remove_all().unwrap();

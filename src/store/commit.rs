@@ -167,6 +167,7 @@ impl VersionedFile {
         checks::check_timestamp(new)?;
         checks::check_name(&new.name, snapshot, &self.path)?;
         let data_version = checks::check_layout(snapshot, &self.path)?;
+        checks::check_versions_group(snapshot, &self.path)?;
         checks::check_paths(new, snapshot)?;
         let version = match &new.base {
             Some(key) => {

@@ -48,6 +48,8 @@ pub(crate) struct SharedStates {
     pub(crate) own_commit: Arc<OwnCommit>,
     /// Whether what is read is held against its hashes.
     pub(crate) verification: Arc<Verification>,
+    /// Whether the end of the file may be missing.
+    pub(crate) may_be_cut: bool,
 }
 
 /// Something that is read once, and kept only if the file did not change while it was read.
@@ -153,6 +155,8 @@ impl FileState {
         SharedStates {
             own_commit: Arc::clone(&self.own_commit),
             verification: Arc::clone(&self.verification),
+            // Nothing is ever added to one whose end is missing.
+            may_be_cut: false,
         }
     }
 

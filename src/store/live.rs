@@ -109,6 +109,22 @@ impl VersionedFile {
     /// Whatever keeps it from being read: [`StoreError::Open`], [`StoreError::NotAFile`], [`StoreError::NotHdf5`],
     /// [`StoreError::NotVersioned`], [`StoreError::Busy`] or [`StoreError::Damaged`].
     pub fn open(path: &Path, options: &StoreOptions) -> Result<Self, StoreError> {
+        let states = SharedStates {
+            verification: Arc::new(Verification::new(options.verify)),
+            ..SharedStates::default()
+        };
+        Self::open_with(path, options, states)
+    }
+
+    /// The same with what all its states are to have in common.
+    ///
+    /// # Errors
+    /// As for [`VersionedFile::open`].
+    pub(super) fn open_with(
+        path: &Path,
+        options: &StoreOptions,
+        states: SharedStates,
+    ) -> Result<Self, StoreError> {
         let open_error = |error: std::io::Error| StoreError::Open {
             path: path.to_owned(),
             error: Arc::new(error),
@@ -119,10 +135,6 @@ impl VersionedFile {
             .thread_name(|i| format!("decode-{i}"))
             .build()
             .map_err(|error| open_error(std::io::Error::other(error)))?;
-        let states = SharedStates {
-            own_commit: Arc::default(),
-            verification: Arc::new(Verification::new(options.verify)),
-        };
         let snapshot = first_snapshot(&path, &states)?;
         Ok(Self {
             path,

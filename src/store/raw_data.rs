@@ -54,6 +54,8 @@ pub(crate) struct RawData {
     earlier: Earlier,
     /// Whether hashes were asked for ahead.
     asked_ahead: AtomicBool,
+    /// Whether chunks that are not in the file spoil only themselves.
+    keeps_lost_chunks: bool,
 }
 
 /// What is known of raw data from states of the file before.
@@ -157,7 +159,16 @@ impl RawData {
             hashes: Kept::default(),
             earlier,
             asked_ahead: AtomicBool::new(false),
+            keeps_lost_chunks: false,
         })
+    }
+
+    /// The same where chunks that are not in the file spoil only themselves, and not the index of all.
+    pub(super) fn keeping_lost_chunks(self) -> Self {
+        Self {
+            keeps_lost_chunks: true,
+            ..self
+        }
     }
 
     /// Where every chunk is.
@@ -169,6 +180,7 @@ impl RawData {
             let reader = self.file.h5.reader();
             let table = match &self.earlier.own.chunks {
                 Some(earlier) => h5::extend_chunk_index(&reader, &self.header, earlier),
+                None if self.keeps_lost_chunks => h5::read_cut_chunk_index(&reader, &self.header),
                 None => h5::read_chunk_index(&reader, &self.header),
             };
             table.map(Arc::new).map_err(|error| StoreError::RawData {
@@ -266,7 +278,7 @@ impl RawData {
     ) -> Result<(), StoreError> {
         self.file
             .source
-            .read_exact_vectored_at(pieces, self.file.h5.base_address() + address)
+            .read_exact_vectored_at(pieces, self.file.h5.base_address().saturating_add(address))
             .map_err(|error| self.unreadable(index, error))
     }
 
@@ -506,7 +518,10 @@ impl RawData {
             stored.resize(stored_bytes, 0);
             self.file
                 .source
-                .read_exact_at(stored, self.file.h5.base_address() + chunk.address.0)
+                .read_exact_at(
+                    stored,
+                    self.file.h5.base_address().saturating_add(chunk.address.0),
+                )
                 .map_err(|error| self.unreadable(index, error))?;
             let mut bytes = zeroed(self.chunk_bytes);
             let out = Arc::get_mut(&mut bytes).expect("just made");

@@ -62,7 +62,7 @@ impl Snapshot {
     /// # Errors
     /// Whatever keeps it from being mounted.
     pub(crate) fn read(path: &Path, shared: &SharedStates) -> Result<Self, StoreError> {
-        let opened = Opened::open(path)?;
+        let opened = Opened::open(path, shared.may_be_cut)?;
         let Opened { h5, versions, .. } = &opened;
         let damaged = |error| damaged(path, error);
         let history = History::read(h5, *versions).map_err(damaged)?;
@@ -77,7 +77,7 @@ impl Snapshot {
     /// As for [`Snapshot::read`].
     pub(crate) fn read_added(path: &Path, old: &Self, added: &Added) -> Result<Self, StoreError> {
         let shared = old.file.shared();
-        let opened = Opened::open(path)?;
+        let opened = Opened::open(path, false)?;
         let reader = opened.h5.reader();
         let is_same_file = {
             let (now, before) = (&opened.identity, &old.file.identity);
@@ -488,7 +488,8 @@ struct Opened {
 }
 
 impl Opened {
-    fn open(path: &Path) -> Result<Self, StoreError> {
+    /// The end of the file may be missing where it `may_be_cut`.
+    fn open(path: &Path, may_be_cut: bool) -> Result<Self, StoreError> {
         let open_error = |error: std::io::Error| StoreError::Open {
             path: path.to_owned(),
             error: Arc::new(error),
@@ -501,7 +502,12 @@ impl Opened {
         }
         let damaged = |error| damaged(path, error);
         let identity = source.identity().map_err(|error| damaged(error.into()))?;
-        let h5 = H5File::open(source.clone()).map_err(damaged)?;
+        let h5 = if may_be_cut {
+            H5File::open_cut(source.clone())
+        } else {
+            H5File::open(source.clone())
+        };
+        let h5 = h5.map_err(damaged)?;
         let reader = h5.reader();
         let not_versioned = || StoreError::NotVersioned {
             path: path.to_owned(),

@@ -68,7 +68,7 @@ pub fn attribute_value(text: &[u8], existing: Option<(&Datatype, &Dataspace)>) -
 /// The bytes of one element of `datatype`, which has no pointers, that is shown as `text`. `None` where it is not a value of that type.
 #[must_use]
 pub fn bytes_of_text(text: &[u8], datatype: &Datatype) -> Option<Vec<u8>> {
-    let mut bytes = Vec::with_capacity(datatype.size);
+    let mut bytes = Vec::new();
     if let Class::FixedString { padding, .. } = datatype.class {
         put_string(text, datatype.size, padding, &mut bytes)?;
     } else {

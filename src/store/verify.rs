@@ -14,6 +14,7 @@ mod chunks;
 mod finding;
 mod findings;
 mod mappings;
+mod rows;
 mod versions;
 
 use std::collections::BTreeMap;
@@ -25,8 +26,7 @@ use rayon::prelude::*;
 pub use finding::{AffectedVersions, Damage, Fact, Finding, Note, TableDamage};
 
 use super::dataset::Shared;
-use super::file_state::new_epoch;
-use super::hash_table::{HashRows, HashTable};
+use super::file_state::{SharedStates, new_epoch};
 use super::raw_data::{Earlier, RawData};
 use super::raw_places::RawPlace;
 use super::tree::ChildKind;
@@ -35,7 +35,7 @@ use super::{
 };
 use crate::codec::CodecError;
 use crate::h5::{ChunkTable, H5Error};
-use chunks::{Claims, StoredChunks, Tally};
+use chunks::{Claims, LostChunk, StoredChunks, Tally};
 use findings::Findings;
 use mappings::{Checked, Entry, Stored};
 
@@ -116,19 +116,29 @@ pub fn verify(
     options: &VerifyOptions,
     progress: &(dyn Fn(u64) + Sync),
 ) -> Result<VerifyReport, VerifyError> {
-    let opened = VersionedFile::open(
+    let store_options = StoreOptions {
+        cache_bytes: 0,
+        decode_threads: options.threads,
+        verify: false,
+    };
+    let opened = VersionedFile::open_with(
         path,
-        &StoreOptions {
-            cache_bytes: 0,
-            decode_threads: options.threads,
-            verify: false,
+        &store_options,
+        SharedStates {
+            may_be_cut: true,
+            ..SharedStates::default()
         },
     );
     let file = match opened {
         Ok(file) => file,
         Err(StoreError::Damaged { error, .. }) if !matches!(error, H5Error::Unsupported { .. }) => {
+            // That it is cut short explains more than where that was noticed.
+            let reason = match VersionedFile::open(path, &store_options) {
+                Err(StoreError::Damaged { error, .. }) => error,
+                _ => error,
+            };
             return Ok(VerifyReport {
-                findings: vec![Finding::new(Fact::Damage(Damage::File(error)))],
+                findings: vec![Finding::new(Fact::Damage(Damage::File(reason)))],
                 damages: 1,
                 ..VerifyReport::default()
             });
@@ -162,6 +172,10 @@ impl VerifyOptions {
 
 impl Run<'_> {
     fn check(mut self, path: &Path) -> Result<VerifyReport, VerifyError> {
+        if let Some(error) = self.snapshot.file.h5.missing_end() {
+            self.found
+                .push(Finding::new(Fact::Damage(Damage::File(error))));
+        }
         let reader = self.snapshot.file.h5.reader();
         let only = self.options.version.as_deref();
         let versions = self.snapshot.versions_group();
@@ -321,6 +335,7 @@ impl Run<'_> {
             None,
             Earlier::default(),
         )
+        .map(RawData::keeping_lost_chunks)
     }
 
     fn raw_data_damaged(&mut self, source: &Arc<[u8]>, entries: &[Entry], error: StoreError) {
@@ -362,7 +377,7 @@ impl Run<'_> {
         claims: &Claims,
     ) {
         let source = &raw_data.path;
-        let hashes = self.hash_table(raw_data, place);
+        let hashes = rows::read(self.snapshot, raw_data, place, &mut self.found);
         match raw_data.pipeline() {
             Err(StoreError::Filter {
                 error: error @ CodecError::BadParameters { .. },
@@ -448,7 +463,7 @@ impl Run<'_> {
     /// Names the versions and elements that are lost with damaged chunks.
     fn locate(&mut self, entries: &[Entry], raw_data: &RawData, table: &ChunkTable, tally: Tally) {
         self.found.omit(tally.omitted);
-        let damaged: BTreeMap<u64, Damage> = tally.damaged.into_iter().collect();
+        let damaged: BTreeMap<u64, LostChunk> = tally.damaged.into_iter().collect();
         let mut places: BTreeMap<(u64, Arc<[u8]>, ElementBox), AffectedVersions> = BTreeMap::new();
         let with = Some((raw_data, Some(table)));
         for batch in entries.chunks(self.options.threads.max(1)) {
@@ -456,88 +471,34 @@ impl Run<'_> {
                 let Some(mapped) = mapped else {
                     continue;
                 };
-                let lost = mapped
-                    .cells()
-                    .filter(|(_, chunk)| damaged.contains_key(chunk));
-                for (cell, chunk) in lost {
+                for (cell, chunk) in mapped.cells() {
+                    let Some(lost) = damaged.get(&chunk) else {
+                        continue;
+                    };
                     let elements = ElementBox::of_cell(cell, &mapped.shape, &raw_data.chunk_shape);
+                    if !lost.spoils(&elements) {
+                        continue;
+                    }
                     let place = (chunk, entry.path.clone(), elements);
                     let versions = places.entry(place).or_default();
                     versions.extend(entry.versions(self.snapshot));
                 }
             }
         }
-        for (&chunk, damage) in &damaged {
+        for (&chunk, lost) in &damaged {
             let is_mapped = places.range((chunk, Arc::default(), ElementBox::default())..);
             if is_mapped.take(1).any(|((first, ..), _)| *first == chunk) {
                 continue;
             }
-            let fact = Fact::Damage(damage.clone());
+            let fact = Fact::Damage(lost.damage.clone());
             self.found
                 .push(Finding::new(fact).of(&raw_data.path).with_chunk(chunk));
         }
         for ((chunk, path, elements), versions) in places {
-            let fact = Fact::Damage(damaged[&chunk].clone());
+            let fact = Fact::Damage(damaged[&chunk].damage.clone());
             let finding = Finding::new(fact).of(&path).at(elements);
             self.found
                 .push(finding.with_chunk(chunk).in_versions(&versions));
         }
-    }
-
-    /// The rows of a hash table that are sound; `None` where there is none.
-    fn hash_table(&mut self, raw_data: &RawData, place: RawPlace) -> Option<HashTable> {
-        let source = &raw_data.path;
-        let mut wrong = |damage| {
-            self.found
-                .push(Finding::new(Fact::Damage(damage)).of(source));
-        };
-        let Some(address) = place.hash_table else {
-            wrong(Damage::Inconsistent {
-                what: "its hash table is missing",
-            });
-            return None;
-        };
-        let chunk_rows = raw_data.chunk_shape[0];
-        let file = &self.snapshot.file;
-        let opened = HashRows::open(file, b"", source, address, chunk_rows)
-            .and_then(|rows| Ok((rows.stored_parts()?, rows)));
-        let (parts, rows) = match opened {
-            Ok(opened) => opened,
-            Err(error) => {
-                wrong(Damage::of_table(error));
-                return None;
-            }
-        };
-        if (parts.len() as u64) < rows.parts() {
-            wrong(Damage::HashTable(TableDamage::RowsMissing));
-        }
-        let mut by_chunk = BTreeMap::new();
-        let chunks_stored = raw_data.header.dataspace.shape()[0].div_ceil(chunk_rows);
-        for part in parts {
-            let decoded = match rows.read_part(part) {
-                Ok(decoded) => decoded,
-                Err(error) => {
-                    wrong(Damage::HashTable(TableDamage::Rows {
-                        first_row: rows.first_row(part),
-                        damage: Box::new(Damage::of_chunk(error)),
-                    }));
-                    continue;
-                }
-            };
-            for (row, entry) in decoded {
-                let what = match entry {
-                    None => "is not that of one chunk",
-                    Some((chunk, _)) if chunk >= chunks_stored => {
-                        "is that of a chunk that is not there"
-                    }
-                    Some((chunk, hashed)) => match by_chunk.insert(chunk, hashed) {
-                        Some(before) if before != hashed => "contradicts another row",
-                        _ => continue,
-                    },
-                };
-                wrong(Damage::HashRow { row, what });
-            }
-        }
-        HashTable::from_rows(by_chunk.into_iter().collect(), rows.len)
     }
 }

@@ -173,9 +173,16 @@ impl Mount {
     /// Mounts `file` with what the daemon logs, warnings and worse, going to `log`.
     #[track_caller]
     pub fn logging_to(log: &Path, file: &Path) -> Self {
+        Self::logging_with(log, file, &[])
+    }
+
+    /// The same with further arguments of `vh5fs mount`.
+    #[track_caller]
+    pub fn logging_with(log: &Path, file: &Path, arguments: &[&str]) -> Self {
         let mut daemon = vh5fs();
         daemon
             .args(["mount", "-f"])
+            .args(arguments)
             .arg(file)
             .env("RUST_LOG", "warn")
             .stderr(File::create(log).unwrap());

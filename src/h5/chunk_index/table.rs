@@ -119,12 +119,20 @@ impl ChunkTable {
     }
 }
 
+/// What becomes of chunks that are not in the file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum BeyondEnd {
+    Refused,
+    Kept,
+}
+
 /// Gathers chunks in any order, and refuses what cannot be.
 pub(super) struct Collector<'a> {
     reader: &'a MetaReader,
     table: ChunkTable,
     chunk_bytes: u64,
     filtered: bool,
+    beyond_end: BeyondEnd,
     /// Shape and chunk shape, where chunks that stick out of the shape are stored without the filters.
     unfiltered_edges: Option<(&'a [u64], &'a [u64])>,
 }
@@ -161,8 +169,14 @@ impl<'a> Collector<'a> {
             },
             chunk_bytes,
             filtered,
+            beyond_end: BeyondEnd::Refused,
             unfiltered_edges,
         })
+    }
+
+    /// The same with or without chunks that are not in the file.
+    pub(super) fn with_chunks_beyond_end(self, beyond_end: BeyondEnd) -> Self {
+        Self { beyond_end, ..self }
     }
 
     /// Cells along each axis.
@@ -198,7 +212,9 @@ impl<'a> Collector<'a> {
         if chunk.stored_bytes == 0 {
             return Err(damaged(address, "a chunk has no bytes"));
         }
-        self.reader.file_offset(chunk.address, chunk.stored_bytes)?;
+        if self.beyond_end == BeyondEnd::Refused {
+            self.reader.file_offset(chunk.address, chunk.stored_bytes)?;
+        }
         let ChunkTable { cells, chunks, .. } = &mut self.table;
         if cells.is_empty() && cell != chunks.len() as u64 {
             // The first cell that is not the next number: from here on cells are kept.

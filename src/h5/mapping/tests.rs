@@ -358,6 +358,10 @@ fn digests_and_comparison_of_stored_blocks() {
         file.extend([1, 0, 1, 0, 0, 0, 0, 0]);
         file.extend((block.len() as u64).to_le_bytes());
         file.extend_from_slice(block);
+        file.resize(file.len().next_multiple_of(8), 0);
+        let free_bytes = start + collection_bytes - file.len();
+        file.extend([0; 8]);
+        file.extend((free_bytes as u64).to_le_bytes());
         file.resize(start + collection_bytes, 0);
     }
     let len = file.len() as u64;

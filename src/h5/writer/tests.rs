@@ -16,7 +16,7 @@ use crate::h5::{ByteOrder, Class, Datatype, Filter, Layout, ObjectHeader, links}
 use crate::source::TransactionError;
 use crate::source::testing::{Fail, begin_failing};
 
-/// Makes versioned files of the older and of the newer format, with and without a user block, and with bytes of a crashed writer at the
+/// Makes versioned files of the older and of the newer format, with and without a user block, one that came later, and with bytes of a crashed writer at the
 /// end; their names.
 const VERSIONED: &str = r#"
 import h5py, numpy as np, shutil
@@ -40,9 +40,21 @@ for name, options in (("earliest", dict(libver="earliest")), ("v108", dict(libve
 shutil.copy("earliest.h5", "garbage.h5")
 with open("garbage.h5", "ab") as f:
     f.write(b"\xff" * 10000)
+# A user block that came later: the superblocks have another base address than they lie at.
+for name in ("earliest", "latest"):
+    with open(name + ".h5", "rb") as f, open(name + "_moved.h5", "wb") as moved:
+        moved.write(bytes(512) + f.read())
 "#;
 
-const NAMES: [&str; 5] = ["earliest", "v108", "latest", "block", "garbage"];
+const NAMES: [&str; 7] = [
+    "earliest",
+    "v108",
+    "latest",
+    "block",
+    "garbage",
+    "earliest_moved",
+    "latest_moved",
+];
 
 /// Runs a Python program that looks at what was written.
 fn judge(fixture: &Fixture, program: &str, arguments: &[&str]) -> String {

@@ -11,7 +11,7 @@ use crate::h5::{ChunkTable, StoredChunk};
 use crate::store::chunk_hash::HashError;
 use crate::store::hash_table::{HashTable, HashedChunk};
 use crate::store::raw_data::{RawData, extent_of};
-use crate::store::{StoreError, Unverifiable};
+use crate::store::{ElementBox, StoreError, Unverifiable};
 
 /// So many damaged chunks of a dataset are named; all are counted.
 const MOST_DAMAGED: usize = 20_000;
@@ -110,9 +110,37 @@ pub(super) struct Tally {
     /// Chunks without version and hash, and their bytes.
     pub(super) garbage: (u64, u64),
     /// By number of the chunk.
-    pub(super) damaged: Vec<(u64, Damage)>,
+    pub(super) damaged: Vec<(u64, LostChunk)>,
     /// Damaged chunks that are not among them.
     pub(super) omitted: u64,
+}
+
+/// What is wrong with a stored chunk.
+#[derive(Debug, Clone)]
+pub(super) struct LostChunk {
+    pub(super) damage: Damage,
+    /// The extents by which it is wrongly mapped, where it is sound by others; empty where all of it is lost.
+    parts: Vec<Vec<u64>>,
+}
+
+impl From<Damage> for LostChunk {
+    fn from(damage: Damage) -> Self {
+        Self {
+            damage,
+            parts: Vec::new(),
+        }
+    }
+}
+
+impl LostChunk {
+    /// Whether elements that are mapped to it are lost.
+    pub(super) fn spoils(&self, elements: &ElementBox) -> bool {
+        let is_like = |extent: &Vec<u64>| {
+            let axes = elements.axes.iter().map(|(start, end)| end - start);
+            axes.eq(extent.iter().copied())
+        };
+        self.parts.is_empty() || self.parts.iter().any(is_like)
+    }
 }
 
 enum Outcome {
@@ -125,7 +153,7 @@ enum Outcome {
     UnmappedUnknown,
     Unsupported(CodecError),
     Garbage(u64),
-    Damaged(Damage),
+    Damaged(LostChunk),
 }
 
 impl Tally {
@@ -149,8 +177,8 @@ impl Tally {
             Outcome::Garbage(bytes) => {
                 self.garbage = (self.garbage.0 + 1, self.garbage.1.saturating_add(bytes));
             }
-            Outcome::Damaged(damage) if self.damaged.len() < MOST_DAMAGED => {
-                self.damaged.push((index, damage));
+            Outcome::Damaged(lost) if self.damaged.len() < MOST_DAMAGED => {
+                self.damaged.push((index, lost));
             }
             Outcome::Damaged(_) => self.omitted += 1,
         }
@@ -227,20 +255,30 @@ impl StoredChunks<'_> {
                 error: error @ CodecError::UnsupportedForm { .. },
                 ..
             }) => return Outcome::Unsupported(error),
-            Err(error) => return Outcome::Damaged(Damage::of_chunk(error)),
+            Err(error) => return Outcome::Damaged(Damage::of_chunk(error).into()),
         };
         if !is_mapped && let Some(wanted) = wanted {
             return self.check_unmapped(&chunk, wanted);
         }
-        let mut worst = Outcome::Right;
+        let mut outcome = Outcome::Right;
+        let (mut parts, mut damage, mut is_lost) = (Vec::new(), None, true);
         for extent in extents {
             match self.check_part(&chunk, extent, wanted) {
+                Outcome::Damaged(lost) => {
+                    damage.get_or_insert(lost.damage);
+                    parts.push(extent.to_vec());
+                    continue;
+                }
                 Outcome::Right => {}
-                damaged @ Outcome::Damaged(_) => return damaged,
-                other => worst = other,
+                other => outcome = other,
             }
+            is_lost = false;
         }
-        worst
+        match damage {
+            Some(damage) if is_lost => Outcome::Damaged(damage.into()),
+            Some(damage) => Outcome::Damaged(LostChunk { damage, parts }),
+            None => outcome,
+        }
     }
 
     /// A chunk of which the part within `extent` is mapped.
@@ -251,7 +289,7 @@ impl StoredChunks<'_> {
                 let reason = self.unverifiable.unwrap_or(Unverifiable::Pointers);
                 return Outcome::Unverifiable(reason);
             }
-            Err(error) => return Outcome::Damaged(Damage::ChunkPointers(error)),
+            Err(error) => return Outcome::Damaged(Damage::ChunkPointers(error).into()),
         };
         let mapped_rows = extent.first().copied().unwrap_or(0);
         let damage = match (wanted, self.hashes) {
@@ -269,7 +307,7 @@ impl StoredChunks<'_> {
         };
         match self.unverifiable {
             Some(reason) => Outcome::Unverifiable(reason),
-            None => Outcome::Damaged(damage),
+            None => Outcome::Damaged(damage.into()),
         }
     }
 
@@ -279,7 +317,10 @@ impl StoredChunks<'_> {
         extent[0] = wanted.rows;
         match self.check_part(chunk, &extent, Some(wanted)) {
             Outcome::Right => Outcome::Unmapped,
-            Outcome::Damaged(Damage::ChunkHash) if extent[1..].iter().any(|&axis| axis > 1) => {
+            Outcome::Damaged(lost)
+                if matches!(lost.damage, Damage::ChunkHash)
+                    && extent[1..].iter().any(|&axis| axis > 1) =>
+            {
                 Outcome::UnmappedUnknown
             }
             other => other,
