@@ -6,6 +6,9 @@ pub mod cli;
 pub mod codec;
 pub mod fs;
 pub mod fuse;
+#[cfg(any(test, fuzzing))]
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod h5;
 pub mod source;
 pub mod staging;

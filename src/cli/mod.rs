@@ -9,6 +9,7 @@ mod log;
 mod logging;
 mod mount;
 mod mount_options;
+mod recover;
 mod report;
 mod size;
 mod status;
@@ -47,6 +48,7 @@ RUST_LOG=debug says more: on stderr with -f, else in the system's log.";
 enum Command {
     Mount(mount::MountArgs),
     Umount(umount::UmountArgs),
+    Recover(recover::RecoverArgs),
     Commit(commit::CommitArgs),
     Status(status::StatusArgs),
     Log(log::LogArgs),
@@ -64,6 +66,7 @@ pub fn run() -> ExitCode {
     let done = match cli.command {
         Command::Mount(args) => mount::run(&args).map(|()| ExitCode::SUCCESS),
         Command::Umount(args) => umount::run(&args).map(|()| ExitCode::SUCCESS),
+        Command::Recover(args) => recover::run(&args).map(|()| ExitCode::SUCCESS),
         Command::Commit(args) => commit::run(&args).map(|()| ExitCode::SUCCESS),
         Command::Status(args) => status::run(&args).map(|()| ExitCode::SUCCESS),
         Command::Log(args) => log::run(&args),

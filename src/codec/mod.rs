@@ -24,6 +24,8 @@ mod scaleoffset;
 mod shuffle;
 mod szip;
 
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzzing;
 #[cfg(test)]
 mod tests;
 
@@ -360,7 +362,7 @@ impl Kind {
             }
             Self::Fletcher32 => fletcher32::encode(input, output),
             Self::Szip(szip) => return Ok(szip.encode(input, output, work)),
-            Self::Nbit(nbit) => nbit.encode(input, output),
+            Self::Nbit(nbit) => return Ok(nbit.encode(input, output)),
             Self::ScaleOffset(scale) => return Ok(scale.encode(input, output)),
             Self::Bzip2 { block_100k } => engines::bzip2(*block_100k, input, output)?,
             Self::Lzf => return Ok(lz::encode_lzf(input, output)),

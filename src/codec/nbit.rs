@@ -108,21 +108,26 @@ impl Nbit {
         Ok(len)
     }
 
-    pub(super) fn encode(&self, input: &[u8], output: &mut Vec<u8>) {
+    /// `None` where the data are not whole elements, of which the last bytes would be lost.
+    pub(super) fn encode(&self, input: &[u8], output: &mut Vec<u8>) -> Option<()> {
         let Self::Packed {
             element_bytes,
             layout,
         } = self
         else {
             output.extend_from_slice(input);
-            return;
+            return Some(());
         };
+        if !input.len().is_multiple_of(*element_bytes) {
+            return None;
+        }
         let mut bits = BitWriter::new(output);
         for element in input.chunks_exact(*element_bytes) {
             layout.pack(&mut bits, element);
         }
         bits.finish();
         // The C library counts one byte more than it needs where the last one is full; it is never read.
+        Some(())
     }
 }
 
@@ -315,12 +320,19 @@ mod tests {
         nbit.encode(
             &[0b1010_1000, 0b0110_0011, 0b0000_1000, 0b0000_0000],
             &mut packed,
-        );
+        )
+        .unwrap();
         assert_eq!(packed, [0b1100_0111, 0b0101_0000, 0b0000_0001]);
         let mut output = [9; 4];
         assert_eq!(nbit.decode(&packed, &mut output), Ok(4));
         assert_eq!(output, [0b1010_1000, 0b0110_0011, 0b0000_1000, 0]);
         assert!(nbit.decode(&packed[..2], &mut output).is_err());
+    }
+
+    #[test]
+    fn parts_of_elements_are_not_encoded() {
+        let nbit = Nbit::new(&[8, 0, 2, 1, 2, 0, 12, 3]).unwrap();
+        assert_eq!(nbit.encode(&[1, 2, 3], &mut Vec::new()), None);
     }
 
     #[test]

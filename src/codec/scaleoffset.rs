@@ -180,11 +180,14 @@ impl ScaleOffset {
         }
     }
 
-    /// `None` where the values cannot be scaled (a NaN, an infinity), which is the caller's to store unfiltered.
+    /// `None` where the values cannot be scaled (a NaN, an infinity), or the data are not whole elements: the caller's to store unfiltered.
     pub(super) fn encode(&self, input: &[u8], output: &mut Vec<u8>) -> Option<()> {
         if self.is_untouched() {
             output.extend_from_slice(input);
             return Some(());
+        }
+        if !input.len().is_multiple_of(self.bytes) {
+            return None;
         }
         let values: Vec<u64> = input
             .chunks_exact(self.bytes)
@@ -405,6 +408,12 @@ mod tests {
         let mut output = vec![0; 16];
         assert_eq!(filter.decode(&stored, &mut output), Ok(16));
         assert_eq!(output, input);
+    }
+
+    #[test]
+    fn parts_of_elements_are_not_encoded() {
+        let scale = ScaleOffset::new(&parameters([2, 0, 2, 0, 4, 1, 0, 0, 0, 0])).unwrap();
+        assert_eq!(scale.encode(&[1; 7], &mut Vec::new()), None);
     }
 
     #[test]

@@ -6,6 +6,7 @@ use log::Level;
 use super::ControlError;
 use crate::codec::CodecError;
 use crate::h5::H5Error;
+use crate::source::TransactionError;
 use crate::staging::StagingError;
 use crate::store::json::ValueError;
 use crate::store::{CommitFailure, StagedReadError, StoreError};
@@ -118,9 +119,14 @@ impl FsError {
             Self::Staging(error) => match error {
                 StagingError::Sidecar { .. }
                 | StagingError::SidecarForeign { .. }
+                | StagingError::SidecarDamaged { .. }
+                | StagingError::Recovery { .. }
+                | StagingError::HalfChanged { .. }
                 | StagingError::Store(_)
                 | StagingError::Read(_) => Level::Error,
-                StagingError::Held { .. } | StagingError::BaseGone { .. } => Level::Warn,
+                StagingError::Held { .. }
+                | StagingError::BaseGone { .. }
+                | StagingError::Latched { .. } => Level::Warn,
                 // A commit that fails is logged where it does.
                 _ => Level::Debug,
             },
@@ -173,6 +179,7 @@ fn store_errno(error: &StoreError) -> c_int {
         | StoreError::Unhashable { .. }
         | StoreError::Value { .. }
         | StoreError::Attribute { .. }
+        | StoreError::HalfChanged { .. }
         | StoreError::Unsettled { .. } => libc::EIO,
     }
 }
@@ -201,7 +208,19 @@ fn staging_errno(error: &StagingError) -> c_int {
         | StagingError::Read(StagedReadError::Overlay { error, .. }) => {
             error.raw_os_error().unwrap_or(libc::EIO)
         }
-        StagingError::SidecarForeign { .. } => libc::EIO,
+        StagingError::SidecarForeign { .. }
+        | StagingError::SidecarDamaged { .. }
+        | StagingError::HalfChanged { .. }
+        | StagingError::Latched { .. } => libc::EIO,
+        StagingError::Recovery { error, .. } => match error {
+            TransactionError::Busy => libc::EBUSY,
+            error => {
+                let reason = error.io_error();
+                reason
+                    .and_then(|error| error.raw_os_error())
+                    .unwrap_or(libc::EIO)
+            }
+        },
         StagingError::Store(error) | StagingError::Read(StagedReadError::Base(error)) => {
             store_errno(error)
         }

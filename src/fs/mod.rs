@@ -4,6 +4,8 @@ mod changes;
 mod control;
 mod directory;
 mod error;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzzing;
 mod handles;
 mod inode;
 mod news;
@@ -35,7 +37,7 @@ pub use types::{
 };
 use xattr::Xattrs;
 
-use crate::staging::Staging;
+use crate::staging::{self, Staging};
 use crate::store::{
     ChildKind, NAME_MAX_BYTES, OpenDataset, Snapshot, StoreOptions, VersionIndex, VersionKey,
     VersionedFile, time,
@@ -61,6 +63,8 @@ impl Vfs {
     /// # Errors
     /// Whatever keeps it from being mounted, as one line for people that names the file and says what to do.
     pub fn open(path: &Path, options: &VfsOptions) -> Result<Self, FsError> {
+        let may_write = !options.read_only && stat::is_writable(path).unwrap_or(false);
+        staging::settle(path, may_write)?;
         let file = Arc::new(VersionedFile::open(
             path,
             &StoreOptions {

@@ -55,33 +55,6 @@ pub fn attributes(reader: &MetaReader, header: &ObjectHeader) -> Result<Vec<Attr
     Ok(attributes)
 }
 
-/// The names of all attributes of an object, in the order of their bytes, without decoding what they hold.
-///
-/// # Errors
-/// As for [`attributes`].
-pub fn attribute_names(
-    reader: &MetaReader,
-    header: &ObjectHeader,
-) -> Result<Vec<Vec<u8>>, H5Error> {
-    let mut names = Vec::new();
-    for message in header.messages() {
-        if message.message_type == message_type::ATTRIBUTE {
-            let body = message.resolve(reader)?;
-            names.push(RawAttribute::split(&body, message.address)?.name.to_vec());
-        }
-    }
-    if let Some(dense) = Dense::of(header)? {
-        let mut heap = FractalHeap::open(reader, dense.heap)?;
-        btree2::walk(reader, dense.name_index, NAME_INDEX_TYPE, &mut |record| {
-            let body = heap.read(dense.heap_id(record)?)?;
-            names.push(RawAttribute::split(&body, dense.heap)?.name.to_vec());
-            Ok(())
-        })?;
-    }
-    names.sort_unstable();
-    Ok(names)
-}
-
 /// The attribute called `name`, without decoding the others.
 ///
 /// # Errors
@@ -167,7 +140,7 @@ fn record_hash(record: &[u8]) -> u32 {
 }
 
 /// An attribute message, cut into its parts.
-struct RawAttribute<'a> {
+pub(super) struct RawAttribute<'a> {
     address: Address,
     name: &'a [u8],
     datatype: &'a [u8],
@@ -179,7 +152,7 @@ struct RawAttribute<'a> {
 
 impl<'a> RawAttribute<'a> {
     /// Cuts a message (Specification IV.A.2.m) of version 1 to 3.
-    fn split(bytes: &'a [u8], address: Address) -> Result<Self, H5Error> {
+    pub(super) fn split(bytes: &'a [u8], address: Address) -> Result<Self, H5Error> {
         let mut decoder = Decoder::new(bytes, STRUCTURE, address);
         let version = decoder.u8()?;
         let flags = match (version, decoder.u8()?) {
@@ -217,7 +190,7 @@ impl<'a> RawAttribute<'a> {
         }
     }
 
-    fn decode(&self, shared: &mut SharedMessages<'_>) -> Result<Attribute, H5Error> {
+    pub(super) fn decode(&self, shared: &mut SharedMessages<'_>) -> Result<Attribute, H5Error> {
         let mut part =
             |bytes: &'a [u8], is_shared, message_type| -> Result<Cow<'a, [u8]>, H5Error> {
                 if is_shared {

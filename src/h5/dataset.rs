@@ -77,7 +77,10 @@ impl DatasetHeader {
 }
 
 /// Decodes a fill value message (Specification IV.A.2.f). `None` where it is undefined or the default.
-fn decode_fill_value(bytes: &[u8], message: &Message<'_>) -> Result<Option<Vec<u8>>, H5Error> {
+pub(super) fn decode_fill_value(
+    bytes: &[u8],
+    message: &Message<'_>,
+) -> Result<Option<Vec<u8>>, H5Error> {
     let mut decoder = Decoder::new(bytes, "fill value message", message.address);
     let has_value = match decoder.u8()? {
         1 | 2 => {
@@ -98,7 +101,10 @@ fn decode_fill_value(bytes: &[u8], message: &Message<'_>) -> Result<Option<Vec<u
 }
 
 /// Decodes a message of the kind before that one (Specification IV.A.2.e), which is nothing but the value.
-fn decode_old_fill_value(bytes: &[u8], message: &Message<'_>) -> Result<Option<Vec<u8>>, H5Error> {
+pub(super) fn decode_old_fill_value(
+    bytes: &[u8],
+    message: &Message<'_>,
+) -> Result<Option<Vec<u8>>, H5Error> {
     sized_value(&mut Decoder::new(
         bytes,
         "old fill value message",
@@ -118,7 +124,7 @@ fn sized_value(decoder: &mut Decoder<'_>) -> Result<Option<Vec<u8>>, H5Error> {
 }
 
 /// Decodes a filter pipeline message (Specification IV.A.2.l) of version 1 or 2.
-fn decode_filters(bytes: &[u8], message: &Message<'_>) -> Result<Vec<Filter>, H5Error> {
+pub(super) fn decode_filters(bytes: &[u8], message: &Message<'_>) -> Result<Vec<Filter>, H5Error> {
     let mut decoder = Decoder::new(bytes, "filter pipeline message", message.address);
     let version = decoder.u8()?;
     let count = decoder.u8()?;

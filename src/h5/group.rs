@@ -243,7 +243,7 @@ fn decode_record(record: &[u8], index: Address) -> Result<(u32, &[u8]), H5Error>
 }
 
 /// Decodes a link message (Specification IV.A.2.g).
-fn decode_link(bytes: &[u8], address: Address) -> Result<Link, H5Error> {
+pub(super) fn decode_link(bytes: &[u8], address: Address) -> Result<Link, H5Error> {
     let mut decoder = Decoder::new(bytes, LINK, address);
     if decoder.u8()? != 1 {
         return Err(decoder.unsupported("its version is not 1"));

@@ -144,11 +144,16 @@ fn walk_objects(
         let header = reader.read(Address(collection.0 + position), OBJECT_HEADER_BYTES)?;
         let mut decoder = Decoder::new(&header, COLLECTION, collection);
         let index = decoder.u16()?;
-        if index == 0 {
-            return Ok(());
-        }
         decoder.skip(6)?;
         let len_bytes = decoder.length()?;
+        if index == 0 {
+            // The C library reads on behind free space that ends too early, and forever behind one of no length.
+            return if len_bytes == size_bytes - position {
+                Ok(())
+            } else {
+                Err(damaged("its free space does not reach to its end"))
+            };
+        }
         position += OBJECT_HEADER_BYTES;
         if len_bytes > size_bytes - position {
             return Err(damaged("an object does not fit into it"));
@@ -425,6 +430,23 @@ mod tests {
     }
 
     #[test]
+    fn free_space_reaches_to_the_end() {
+        let sound = collection(4096, &[(1, b"abc")]);
+        // Behind the header, and the object with its own.
+        let free = 16 + 16 + 8;
+        for len in [0, 16, 4096 - free as u64 - 8, u64::MAX] {
+            let mut bytes = sound.clone();
+            bytes[free + 8..free + 16].copy_from_slice(&len.to_le_bytes());
+            let error = read_object(&reader(bytes), Address(0), 1).unwrap_err();
+            assert_eq!(what(&error), "its free space does not reach to its end");
+        }
+        assert_eq!(
+            &*read_object(&reader(sound), Address(0), 1).unwrap(),
+            b"abc"
+        );
+    }
+
+    #[test]
     fn objects_by_index() {
         let full = vec![7u8; 4096 - 16 - 3 * 16 - 8 - 16];
         let mut file = vec![0; 24];
@@ -535,6 +557,10 @@ mod tests {
         );
         assert_eq!(
             what(&change(16, &[0]).unwrap_err()),
+            "its free space does not reach to its end"
+        );
+        assert_eq!(
+            what(&change(40, &[3]).unwrap_err()),
             "an object that is pointed to is not in it"
         );
         assert_eq!(

@@ -22,6 +22,8 @@ mod dataspace;
 mod datatype_message;
 mod decoder;
 mod fractal_heap;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzzing;
 mod group;
 mod layout_message;
 mod object_header;
@@ -31,7 +33,7 @@ mod symbol_table;
 #[cfg(test)]
 pub(crate) mod testing;
 
-pub use attribute::{Attribute, attribute_named, attribute_names, attributes};
+pub use attribute::{Attribute, attribute_named, attributes};
 pub use checksum::lookup3;
 pub use dataset::DatasetHeader;
 pub use group::{Link, LinkTarget, find_link, find_link_of, find_path, links, links_of};

@@ -15,6 +15,10 @@ const TREE_HEAD_BYTES: u64 = 4 + 1 + 1 + 2 + 8 + 8;
 const LEAF_HEAD_BYTES: u64 = 4 + 1 + 1 + 2;
 /// Name, header, kind of cache, reserved, scratch-pad.
 const ENTRY_BYTES: usize = 8 + 8 + 4 + 4 + 16;
+/// Of a free block: offset of the next one, length.
+const FREE_BLOCK_BYTES: u64 = 8 + 8;
+/// In place of an offset: there is no further free block (`H5HL_FREE_NULL`).
+const NO_FREE_BLOCK: u64 = 1;
 /// How much of the heap is looked at first for the end of a name.
 const NAME_GUESS_BYTES: u64 = 128;
 
@@ -31,6 +35,37 @@ pub(crate) struct SymbolTable<'r> {
 struct LocalHeap {
     data: Address,
     len_bytes: u64,
+}
+
+impl LocalHeap {
+    /// Follows the list of free blocks (Specification III.D), which the C library follows wherever it leads, a circle included.
+    fn check_free_list(&self, reader: &MetaReader, first: u64) -> Result<(), H5Error> {
+        let damaged = || H5Error::Damaged {
+            structure: HEAP,
+            address: self.data,
+            what: "its list of free blocks leads astray",
+        };
+        let mut room_bytes = self.len_bytes;
+        let mut offset = first;
+        while !matches!(offset, NO_FREE_BLOCK | u64::MAX) {
+            let behind = offset.checked_add(FREE_BLOCK_BYTES);
+            if behind.is_none_or(|behind| behind > self.len_bytes) {
+                return Err(damaged());
+            }
+            let block = reader.read(self.data.after(offset, HEAP)?, FREE_BLOCK_BYTES)?;
+            let mut decoder = Decoder::new(&block, HEAP, self.data);
+            let (next, len_bytes) = (decoder.length()?, decoder.length()?);
+            // No block is shorter than its own head, so blocks that do not overlap come to an end.
+            room_bytes = room_bytes
+                .checked_sub(len_bytes.max(FREE_BLOCK_BYTES))
+                .ok_or_else(damaged)?;
+            if len_bytes > self.len_bytes - offset {
+                return Err(damaged());
+            }
+            offset = next;
+        }
+        Ok(())
+    }
 }
 
 /// A node of the tree: where each child is, and the heap offsets of the names between which they lie.
@@ -56,13 +91,15 @@ impl<'r> SymbolTable<'r> {
         }
         decoder.skip(3)?;
         let len_bytes = decoder.length()?;
-        decoder.skip(8)?; // The first free block.
+        let first_free = decoder.length()?;
         let data = decoder.offset()?;
         reader.file_offset(data, len_bytes)?;
+        let heap = LocalHeap { data, len_bytes };
+        heap.check_free_list(reader, first_free)?;
         Ok(Self {
             reader,
             root,
-            heap: LocalHeap { data, len_bytes },
+            heap,
             budget: reader.budget(),
         })
     }
@@ -256,4 +293,39 @@ struct Entry {
     cache_type: u32,
     /// The first number of the scratch-pad.
     scratch: u32,
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+
+    /// A heap of 64 bytes whose free blocks are at these offsets, each with the next one's and its own length.
+    fn free_list(first: u64, blocks: &[(usize, u64, u64)]) -> Result<(), H5Error> {
+        let mut bytes = vec![0; 64];
+        for (at, next, len) in blocks {
+            bytes[*at..at + 8].copy_from_slice(&next.to_le_bytes());
+            bytes[at + 8..at + 16].copy_from_slice(&len.to_le_bytes());
+        }
+        let reader = MetaReader::new(Arc::new(bytes), 0, 64);
+        let heap = LocalHeap {
+            data: Address(0),
+            len_bytes: 64,
+        };
+        heap.check_free_list(&reader, first)
+    }
+
+    #[test]
+    fn lists_of_free_blocks_end() {
+        assert!(free_list(1, &[]).is_ok());
+        assert!(free_list(u64::MAX, &[]).is_ok());
+        assert!(free_list(16, &[(16, 40, 16), (40, 1, 24)]).is_ok());
+        // To itself, to each other, behind the end.
+        assert!(free_list(16, &[(16, 16, 16)]).is_err());
+        assert!(free_list(16, &[(16, 40, 0), (40, 16, 0)]).is_err());
+        assert!(free_list(16, &[(16, 56, 16)]).is_err());
+        assert!(free_list(16, &[(16, 1, 56)]).is_err());
+        assert!(free_list(u64::MAX - 3, &[]).is_err());
+    }
 }

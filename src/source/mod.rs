@@ -9,7 +9,9 @@ mod transaction;
 pub use local::LocalFile;
 #[cfg(test)]
 pub(crate) use transaction::testing;
-pub use transaction::{Transaction, TransactionError};
+pub use transaction::{
+    JournalFolder, Pending, Recovery, Transaction, TransactionError, pending, recover,
+};
 
 use std::io::IoSliceMut;
 use std::sync::Arc;

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::change::{Change, Record};
+use super::change::Change;
 use super::state::State;
 use super::tree::{DatasetNode, Node, STRUCTURAL};
 use super::{NodeId, SetMode, StagedAttributes, StagedKind, Staging, StagingError};
@@ -173,7 +173,7 @@ impl Staging {
         if node == NodeId::ROOT && self.is_of_a_version(name, value) {
             return Ok(());
         }
-        let _gate = self.pass();
+        let _gate = self.pass()?;
         self.change_state(|state| {
             self.check_attribute(state, node, name, mode)?;
             self.store_attribute(state, node, name, Some(value))
@@ -186,7 +186,7 @@ impl Staging {
     /// [`StagingError::NoAttribute`], [`StagingError::NotPermitted`].
     pub fn remove_attribute(&self, node: NodeId, name: &[u8]) -> Result<(), StagingError> {
         self.refresh()?;
-        let _gate = self.pass();
+        let _gate = self.pass()?;
         self.change_state(|state| {
             if name.starts_with(STRUCTURAL) {
                 let found = state.tree.node(node)?;
@@ -291,7 +291,7 @@ impl Staging {
         value: &[u8],
     ) -> Result<(), StagingError> {
         let new_len_bytes = {
-            let _gate = self.pass();
+            let _gate = self.pass()?;
             self.change_state(|state| {
                 let node = state.tree.node(id)?;
                 let Some(dataset) = node.dataset().cloned() else {
@@ -460,17 +460,6 @@ impl Staging {
             .filters
             .get_or_insert_with(|| filter_specs(&base.filters));
         Ok(description)
-    }
-
-    /// Says in the log that a commit is about to be made, durably.
-    pub(super) fn log_commit(&self, begun: super::change::CommitBegun) -> Result<(), StagingError> {
-        self.change_state(|state| match &mut state.kept {
-            Some(kept) => {
-                kept.log.append(&Record::Commit(begun))?;
-                kept.log.sync()
-            }
-            None => Ok(()),
-        })
     }
 }
 

@@ -27,6 +27,8 @@ pub(super) struct Log {
     sidecar: Arc<Sidecar>,
     file: File,
     len_bytes: u64,
+    /// Of the records that were there when it was opened, where each ends.
+    ends: Vec<u64>,
     /// Whether the end of the file could not be brought back to `len_bytes`: nothing may be added to it then.
     is_broken: bool,
 }
@@ -41,19 +43,20 @@ impl Log {
             sidecar: sidecar.clone(),
             file: sidecar.create(NEW_NAME)?,
             len_bytes: 0,
+            ends: Vec::new(),
             is_broken: false,
         };
         log.append(&Record::Begin(begin.clone()))?;
         log.sync()?;
         sidecar.replace(NEW_NAME, NAME)?;
-        sidecar.sync()?;
+        sidecar.sync_with_own_name()?;
         Ok(log)
     }
 
     /// The log that is there, with what it is over and what happened since; `None` where there is none.
     ///
     /// # Errors
-    /// What the operating system says; [`StagingError::SidecarForeign`] where its first record is not understood.
+    /// What the operating system says; [`StagingError::SidecarDamaged`] where its first record is not understood.
     pub(super) fn open(
         sidecar: &Arc<Sidecar>,
     ) -> Result<Option<(Self, Begin, Vec<Record>)>, StagingError> {
@@ -65,8 +68,9 @@ impl Log {
         let len_bytes = file.metadata().map_err(failed)?.len();
         let mut bytes = vec![0; usize::try_from(len_bytes).map_err(|_| StagingError::TooLong)?];
         file.read_exact_at(&mut bytes, 0).map_err(failed)?;
-        let (records, whole_bytes) = decode(&bytes);
-        let foreign = |what| StagingError::SidecarForeign {
+        let (records, ends) = decode(&bytes);
+        let whole_bytes = ends.last().copied().unwrap_or(0);
+        let foreign = |what| StagingError::SidecarDamaged {
             path: sidecar.path().join(NAME),
             what,
         };
@@ -82,15 +86,28 @@ impl Log {
             sidecar: sidecar.clone(),
             file,
             len_bytes: whole_bytes,
+            ends,
             is_broken: false,
         };
         Ok(Some((log, begin, records.collect())))
     }
 
-    /// Removes the log: nothing is staged then.
+    /// Takes back the records from the one with this number on, counted from 0 without the first one.
+    ///
+    /// # Errors
+    /// What the operating system says.
+    pub(super) fn cut(&mut self, record: usize) -> Result<(), StagingError> {
+        if let Some(&end) = self.ends.get(record) {
+            self.file.set_len(end).map_err(|error| self.failed(error))?;
+            self.len_bytes = end;
+            self.ends.truncate(record + 1);
+        }
+        Ok(())
+    }
+
+    /// Removes the log: nothing is staged then. It may come back by a crash of the machine until the sidecar is synced.
     pub(super) fn remove(sidecar: &Sidecar) -> Result<(), StagingError> {
-        sidecar.remove(NAME)?;
-        sidecar.sync()
+        sidecar.remove(NAME)
     }
 
     /// Adds a record.
@@ -99,7 +116,9 @@ impl Log {
     /// What the operating system says; the log is then as it was.
     pub(super) fn append(&mut self, record: &Record) -> Result<(), StagingError> {
         if self.is_broken {
-            return Err(self.failed(io::Error::from_raw_os_error(libc::EIO)));
+            let cut = self.file.set_len(self.len_bytes);
+            cut.map_err(|error| self.failed(error))?;
+            self.is_broken = false;
         }
         let bytes = encode(record);
         if let Err(error) = self.file.write_all_at(&bytes, self.len_bytes) {
@@ -129,21 +148,22 @@ fn checksum(text: &[u8]) -> [u8; 8] {
         .expect("SHA-256 has 32 bytes")
 }
 
-fn encode(record: &Record) -> Vec<u8> {
+pub(super) fn encode(record: &Record) -> Vec<u8> {
     let text = serde_json::to_vec(record).expect("JSON into memory");
     let length = u32::try_from(text.len()).expect("an attribute's value is at most 64 KiB long");
     [&length.to_le_bytes()[..], &checksum(&text), &text].concat()
 }
 
-/// The records up to the first that is not whole, and how many bytes they take.
-fn decode(bytes: &[u8]) -> (Vec<Record>, u64) {
-    let mut records = Vec::new();
+/// The records up to the first that is not whole, and where each of them ends.
+pub(super) fn decode(bytes: &[u8]) -> (Vec<Record>, Vec<u64>) {
+    let (mut records, mut ends) = (Vec::new(), Vec::new());
     let mut rest = bytes;
     while let Some((record, behind)) = decode_one(rest) {
         records.push(record);
         rest = behind;
+        ends.push((bytes.len() - rest.len()) as u64);
     }
-    (records, (bytes.len() - rest.len()) as u64)
+    (records, ends)
 }
 
 fn decode_one(bytes: &[u8]) -> Option<(Record, &[u8])> {
@@ -195,7 +215,7 @@ mod tests {
             let opened = Log::open(&sidecar);
             if complete == 0 {
                 assert!(
-                    matches!(opened, Err(StagingError::SidecarForeign { .. })),
+                    matches!(opened, Err(StagingError::SidecarDamaged { .. })),
                     "{len}"
                 );
                 continue;
@@ -244,7 +264,7 @@ mod tests {
         Log::begin(&sidecar, &other).unwrap();
         assert!(matches!(
             Log::open(&sidecar),
-            Err(StagingError::SidecarForeign { .. })
+            Err(StagingError::SidecarDamaged { .. })
         ));
     }
 }

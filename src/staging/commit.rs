@@ -6,14 +6,15 @@ use std::sync::{Arc, PoisonError};
 
 use chrono::{DateTime, TimeDelta, Timelike, Utc};
 
-use super::change::{BaseVersion, CommitBegun};
+use super::change::{BaseVersion, CommitBegun, Record};
 use super::staged_bytes::CommittedBytes;
-use super::state::State;
+use super::state::{Durable, State};
 use super::tree::{Node, NodeContent};
 use super::{CommitRequest, NodeId, Staging, StagingError};
+use crate::source::JournalFolder;
 use crate::store::{
-    AttributeChange, CommitReport, Description, NewContent, NewObject, NewVersion, VersionKey,
-    WrittenDataset,
+    AttributeChange, CommitError, CommitReport, Description, NewContent, NewObject, NewVersion,
+    VersionKey, WrittenDataset,
 };
 
 /// What becomes of a dataset.
@@ -40,7 +41,8 @@ impl Staging {
         self.refresh()?;
         let committed = {
             let _gate = self.gate.write().unwrap_or_else(PoisonError::into_inner);
-            self.commit_and_start_over(request)
+            self.check_latch()
+                .and_then(|()| self.commit_and_start_over(request))
         };
         let outcome = match &committed {
             Ok((report, _)) => format!(
@@ -93,22 +95,33 @@ impl Staging {
             objects: planned.iter().map(new_object).collect(),
         };
         // A version outside the range of 64-bit nanoseconds cannot be recognised afterwards, but neither can it be stored.
-        if let Some(timestamp_ns) = timestamp.timestamp_nanos_opt() {
+        let begun = timestamp.timestamp_nanos_opt().map(|timestamp_ns| {
             let key = VersionKey {
                 name: Arc::from(&*new.name),
                 timestamp_ns,
             };
-            self.log_commit(CommitBegun {
+            CommitBegun {
                 commit: BaseVersion::from(&key),
                 make_current: request.make_current,
-            })?;
-        }
-        let report = self.file.commit(&new)?;
+            }
+        });
+        let folder = self.log_commit(begun)?;
+        let report = self.file.commit(&new, folder).inspect_err(|error| {
+            if matches!(error, CommitError::Interrupted { .. }) {
+                // A second one cannot come here.
+                let _ = self.latch.set(Arc::new(error.clone()));
+            }
+        })?;
         drop(new);
         drop(planned);
         let mut state = self.state_mut();
         let is_pinned = !request.make_current;
-        let started = self.start_over(&mut state, Some(report.version.clone()), is_pinned);
+        let started = self.start_over(
+            &mut state,
+            Some(report.version.clone()),
+            is_pinned,
+            Durable::ByCommit,
+        );
         match started {
             Ok(replaced) => Ok((report, replaced)),
             Err(error) => {
@@ -118,6 +131,19 @@ impl Staging {
                 Ok((report, Vec::new()))
             }
         }
+    }
+
+    /// Notes durably that a version is about to be made of what is staged, so that it is not taken up again once the file has that version. Gives the
+    /// folder for the journal of the file's change.
+    fn log_commit(&self, begun: Option<CommitBegun>) -> Result<JournalFolder, StagingError> {
+        self.change_state(|state| {
+            let kept = state.kept(&self.path)?;
+            if let Some(begun) = begun {
+                kept.log.append(&Record::Commit(begun))?;
+                kept.log.sync()?;
+            }
+            kept.sidecar.journal_folder()
+        })
     }
 
     fn plan(&self, state: &State) -> Result<Vec<Planned>, StagingError> {

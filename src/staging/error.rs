@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use crate::source::TransactionError;
 use crate::store::description::DescriptionError;
 use crate::store::{CommitError, StagedReadError, StoreError};
 
@@ -125,6 +126,38 @@ pub enum StagingError {
         path: PathBuf,
         /// What is wrong.
         what: &'static str,
+    },
+    /// What is in the folder of staged state is damaged, or of another file.
+    #[error("{}: {what}", path.display())]
+    SidecarDamaged {
+        /// The folder, or the file in it.
+        path: PathBuf,
+        /// What is wrong.
+        what: &'static str,
+    },
+    /// A commit that was interrupted by a crash can be neither finished nor taken back now.
+    #[error("{}: the commit that was interrupted cannot be finished: {error}", path.display())]
+    Recovery {
+        /// The versioned file.
+        path: PathBuf,
+        /// Why not.
+        error: TransactionError,
+    },
+    /// A commit was interrupted by a crash when it overwrote what was in the file, which can only be read when that is finished.
+    #[error(
+        "{0} was left half changed by a commit that was interrupted: \
+         run `vh5fs recover {0}`, or mount it with write access",
+        path.display()
+    )]
+    HalfChanged {
+        /// The versioned file.
+        path: PathBuf,
+    },
+    /// A commit failed when it overwrote what was in the file; nothing can be staged any more.
+    #[error("nothing more can be staged: {error}")]
+    Latched {
+        /// How it failed.
+        error: Arc<CommitError>,
     },
     /// Something is wrong with the versioned file.
     #[error(transparent)]

@@ -79,7 +79,7 @@ impl Staging {
         offset: u64,
         bytes: &[u8],
     ) -> Result<usize, StagingError> {
-        let _gate = self.pass();
+        let _gate = self.pass()?;
         self.stage(file.node, &file.content)?;
         let mut body = file.content.write();
         let (base, overlay) = body.edit()?;
@@ -91,7 +91,7 @@ impl Staging {
     /// # Errors
     /// As for [`Staging::write_at`].
     pub fn append(&self, file: &StagedFile, bytes: &[u8]) -> Result<usize, StagingError> {
-        let _gate = self.pass();
+        let _gate = self.pass()?;
         self.stage(file.node, &file.content)?;
         let mut body = file.content.write();
         let (base, overlay) = body.edit()?;
@@ -115,7 +115,7 @@ impl Staging {
         content: &Arc<Content>,
         len_bytes: u64,
     ) -> Result<(), StagingError> {
-        let _gate = self.pass();
+        let _gate = self.pass()?;
         if content.read().len_bytes()? == len_bytes {
             return Ok(());
         }
@@ -138,7 +138,7 @@ impl Staging {
     ) -> Result<(), StagingError> {
         let end = offset.checked_add(len_bytes).ok_or(StagingError::TooLong)?;
         let range = offset..end;
-        let _gate = self.pass();
+        let _gate = self.pass()?;
         self.stage(file.node, &file.content)?;
         let mut body = file.content.write();
         let (base, overlay) = body.edit()?;

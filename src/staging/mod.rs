@@ -17,6 +17,7 @@ mod files;
 mod names;
 mod open_files;
 mod overlay;
+mod recovery;
 mod sidecar;
 mod staged_bytes;
 mod state;
@@ -24,6 +25,8 @@ mod status;
 mod tree;
 mod types;
 
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzzing;
 #[cfg(test)]
 mod tests;
 
@@ -37,15 +40,16 @@ use std::time::{Duration, Instant, UNIX_EPOCH};
 use content::Content;
 pub use error::StagingError;
 pub use files::StagedFile;
+pub use recovery::{recover, settle};
 use sidecar::Sidecar;
-use state::State;
+use state::{Durable, State};
 use tree::Tree;
 pub use types::{
     Allocate, CommitRequest, NodeId, RenameMode, SetMode, StagedAttributes, StagedEntry,
     StagedKind, StagedStat,
 };
 
-use crate::store::{Dataset, Snapshot, VersionIndex, VersionedFile};
+use crate::store::{CommitError, Dataset, Snapshot, VersionIndex, VersionedFile};
 
 /// How long a mount waits for an earlier one that still has what is staged, and how often it tries.
 const HOLDER_PATIENCE: Duration = Duration::from_secs(1);
@@ -66,6 +70,9 @@ pub struct Staging {
     on_replaced: OnceLock<OnReplaced>,
     /// What became of the last commit.
     outcome: Mutex<Option<String>>,
+    /// The commit that failed when the file was being changed. It may be finished at the next mount, with what was staged then, so nothing is staged or
+    /// committed any more.
+    latch: OnceLock<Arc<CommitError>>,
 }
 
 impl std::fmt::Debug for Staging {
@@ -87,6 +94,7 @@ impl Staging {
             state: RwLock::default(),
             on_replaced: OnceLock::new(),
             outcome: Mutex::default(),
+            latch: OnceLock::new(),
         }
     }
 
@@ -274,6 +282,7 @@ impl Staging {
         }
         let replaced = {
             let _gate = self.gate.write().unwrap_or_else(PoisonError::into_inner);
+            self.check_latch()?;
             let snapshot = self.file.look();
             let current = state::current(&snapshot);
             let base = match version {
@@ -298,7 +307,7 @@ impl Staging {
                 }
                 *state = Some(fresh);
             }
-            self.start_over(&mut state, base, is_pinned)?
+            self.start_over(&mut state, base, is_pinned, Durable::Yes)?
         };
         self.tell(&replaced);
         Ok(())
@@ -310,6 +319,7 @@ impl Staging {
         state: &mut Option<State>,
         base: Option<crate::store::VersionKey>,
         is_pinned: bool,
+        durable: Durable,
     ) -> Result<Vec<NodeId>, StagingError> {
         let state = state.as_mut().ok_or(StagingError::Stale)?;
         let mut replaced: Vec<NodeId> = state.tree.objects().into_values().collect();
@@ -317,7 +327,7 @@ impl Staging {
             // The choice is kept beside the file, as the changes are.
             state.kept(&self.path)?;
         }
-        state.start_over(base, is_pinned)?;
+        state.start_over(base, is_pinned, durable)?;
         replaced.push(NodeId::ROOT);
         replaced.extend(state.tree.objects().into_values());
         replaced.sort_unstable();
@@ -384,7 +394,7 @@ impl Staging {
             if !follows {
                 return Ok(());
             }
-            self.start_over(&mut state, state::current(&snapshot), false)?
+            self.start_over(&mut state, state::current(&snapshot), false, Durable::Yes)?
         };
         self.tell(&replaced);
         Ok(())
@@ -414,8 +424,23 @@ impl Staging {
     }
 
     /// Keeps a commit out as long as it is held.
-    fn pass(&self) -> RwLockReadGuard<'_, ()> {
-        self.gate.read().unwrap_or_else(PoisonError::into_inner)
+    ///
+    /// # Errors
+    /// [`StagingError::Latched`].
+    fn pass(&self) -> Result<RwLockReadGuard<'_, ()>, StagingError> {
+        let gate = self.gate.read().unwrap_or_else(PoisonError::into_inner);
+        self.check_latch()?;
+        Ok(gate)
+    }
+
+    /// To be called with the gate held.
+    fn check_latch(&self) -> Result<(), StagingError> {
+        match self.latch.get() {
+            Some(error) => Err(StagingError::Latched {
+                error: error.clone(),
+            }),
+            None => Ok(()),
+        }
     }
 
     fn read<T>(
@@ -485,8 +510,15 @@ fn sync_contents(contents: &[Arc<Content>]) -> Result<(), StagingError> {
 
 fn sync_names(state: Option<&State>) -> Result<(), StagingError> {
     if let Some(kept) = state.and_then(|state| state.kept.as_ref()) {
-        kept.log.sync()?;
-        kept.sidecar.sync()?;
+        let removed = kept.sidecar.take_removed();
+        let synced = kept.log.sync().and_then(|()| kept.sidecar.sync());
+        for number in removed {
+            match &synced {
+                Ok(()) => kept.sidecar.remove_overlay(number)?,
+                Err(_) => kept.sidecar.remove_once_logged(number),
+            }
+        }
+        synced?;
     }
     Ok(())
 }

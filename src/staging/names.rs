@@ -12,7 +12,7 @@ impl Staging {
     /// [`StagingError::Exists`], [`StagingError::BadName`], or those of the folder of staged state.
     pub fn create(&self, parent: NodeId, name: &[u8]) -> Result<NodeId, StagingError> {
         self.refresh()?;
-        let _gate = self.pass();
+        let _gate = self.pass()?;
         self.change_state(|state| {
             let path = state.tree.path_in(parent, name)?;
             state.tree.check(&Change::Create {
@@ -44,7 +44,7 @@ impl Staging {
     /// As for [`Staging::create`].
     pub fn mkdir(&self, parent: NodeId, name: &[u8]) -> Result<NodeId, StagingError> {
         self.refresh()?;
-        let _gate = self.pass();
+        let _gate = self.pass()?;
         self.change_state(|state| {
             let path = state.tree.path_in(parent, name)?;
             let applied = state.change(&self.path, &Change::Mkdir { path })?;
@@ -70,7 +70,7 @@ impl Staging {
 
     fn remove(&self, parent: NodeId, name: &[u8], kind: StagedKind) -> Result<(), StagingError> {
         self.refresh()?;
-        let _gate = self.pass();
+        let _gate = self.pass()?;
         self.change_state(|state| {
             let path = state.tree.path_in(parent, name)?;
             match (state.tree.node(state.tree.find(&path)?)?.kind(), kind) {
@@ -96,7 +96,7 @@ impl Staging {
         mode: RenameMode,
     ) -> Result<(), StagingError> {
         self.refresh()?;
-        let _gate = self.pass();
+        let _gate = self.pass()?;
         self.change_state(|state| {
             let from = state.tree.path_in(parent, name)?;
             let to = state.tree.path_in(new_parent, new_name)?;

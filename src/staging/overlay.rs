@@ -9,6 +9,9 @@
 //! written before their bit is set, and what lies in a block without its bit is never read. A file of which only the length was
 //! lowered when the process ended has a limit above its length; it is lowered when the overlay is opened.
 //!
+//! Both files are there, and `N.blocks` has its beginning, before the log speaks of them; but none of that is durable before it is synced. After a
+//! crash of the machine, an overlay may be *unborn*: one of the files is missing, or `N.blocks` has nothing in it.
+//!
 //! `N.blocks` begins with eight bytes that name it, and the base limit (64-bit little-endian); the bits follow from byte 4096 on.
 
 use std::fs::File;
@@ -31,6 +34,8 @@ use crate::store::StoreError;
 pub(super) const BLOCK_BYTES: u64 = 4096;
 /// What `N.blocks` begins with.
 const MAGIC: [u8; 8] = *b"vh5fsblk";
+/// That, and the base limit.
+const HEAD_BYTES: usize = 16;
 /// Where its bits begin.
 const BITS_OFFSET: u64 = 4096;
 /// The longest file.
@@ -58,21 +63,34 @@ pub(super) struct Overlay {
     base_limit: u64,
     len_bytes: u64,
     modified: SystemTime,
-    /// Whether the files go when this goes.
-    is_discarded: bool,
+    removal: Removal,
 }
 
 impl Drop for Overlay {
     fn drop(&mut self) {
-        if self.is_discarded {
-            for name in [data_name(self.number), blocks_name(self.number)] {
-                if let Err(error) = self.sidecar.remove(&name) {
-                    // Removed at the next mount, since nothing speaks of it.
-                    log::warn!("{error}");
+        match self.removal {
+            Removal::Never => {}
+            Removal::Now => {
+                for name in [data_name(self.number), blocks_name(self.number)] {
+                    if let Err(error) = self.sidecar.remove(&name) {
+                        // Removed at the next mount, since nothing speaks of it.
+                        log::warn!("{error}");
+                    }
                 }
             }
+            Removal::OnceLogged => self.sidecar.remove_once_logged(self.number),
         }
     }
+}
+
+/// What becomes of the files when an overlay is dropped.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Removal {
+    Never,
+    /// Nothing speaks of them.
+    Now,
+    /// The log spoke of them: they go once it is durable that the dataset is gone.
+    OnceLogged,
 }
 
 pub(super) fn data_name(number: u64) -> String {
@@ -118,22 +136,39 @@ impl Overlay {
             base_limit: len_bytes,
             len_bytes,
             modified: SystemTime::now(),
-            is_discarded: true,
+            removal: Removal::Now,
         };
         // Dropped on failure, which removes both.
         overlay.check_len(len_bytes)?;
-        overlay.blocks_done(overlay.blocks.get()?.write_all_at(&MAGIC, 0))?;
-        overlay.store_limit(len_bytes)?;
+        let head = [MAGIC, len_bytes.to_le_bytes()].concat();
+        overlay.blocks_done(overlay.blocks.get()?.write_all_at(&head, 0))?;
         overlay.set_len_bytes(len_bytes)?;
         let mut overlay = overlay;
-        overlay.is_discarded = false;
+        overlay.removal = Removal::Never;
         Ok(overlay)
+    }
+
+    /// Whether the overlay never became durable: whoever logged it did not sync it.
+    ///
+    /// # Errors
+    /// What the operating system says.
+    pub(super) fn is_unborn(sidecar: &Arc<Sidecar>, number: u64) -> Result<bool, StagingError> {
+        let name = blocks_name(number);
+        if !sidecar.has(&data_name(number))? || !sidecar.has(&name)? {
+            return Ok(true);
+        }
+        let mut head = [0; HEAD_BYTES];
+        match sidecar.open(&name)?.read_exact_at(&mut head, 0) {
+            Ok(()) => Ok(head == [0; HEAD_BYTES]),
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(true),
+            Err(error) => Err(sidecar.failed(&name, error)),
+        }
     }
 
     /// The overlay that an earlier mount left.
     ///
     /// # Errors
-    /// What the operating system says; [`StagingError::SidecarForeign`] where the files are not those of an overlay.
+    /// What the operating system says; [`StagingError::SidecarDamaged`] where the files are not those of an overlay.
     pub(super) fn open(sidecar: &Arc<Sidecar>, number: u64) -> Result<Self, StagingError> {
         let data = OverlayFile::of(sidecar, number, Part::Data);
         let blocks = OverlayFile::of(sidecar, number, Part::Blocks);
@@ -152,19 +187,19 @@ impl Overlay {
             modified: metadata
                 .modified()
                 .map_err(|error| sidecar.failed(&data_name(number), error))?,
-            is_discarded: false,
+            removal: Removal::Never,
         };
         overlay.load_blocks()?;
         Ok(overlay)
     }
 
     fn load_blocks(&mut self) -> Result<(), StagingError> {
-        let mut head = [0; 16];
+        let mut head = [0; HEAD_BYTES];
         let blocks = self.blocks.get()?;
         let read = blocks.read_exact_at(&mut head, 0);
         let is_cut = matches!(&read, Err(error) if error.kind() == io::ErrorKind::UnexpectedEof);
         if is_cut || (read.is_ok() && head[..8] != MAGIC) {
-            return Err(StagingError::SidecarForeign {
+            return Err(StagingError::SidecarDamaged {
                 path: self.sidecar.path().join(blocks_name(self.number)),
                 what: "it does not say which bytes are staged",
             });
@@ -219,9 +254,9 @@ impl Overlay {
         self.number
     }
 
-    /// Removes its files when it is dropped. Until then it can do without their names, which may go with the sidecar.
+    /// Removes its files once it was dropped and the log is durable. Until then it can do without their names, which may go with the sidecar.
     pub(super) fn discard(&mut self) {
-        self.is_discarded = true;
+        self.removal = Removal::OnceLogged;
         for file in [&mut self.data, &mut self.blocks] {
             if let Err(error) = file.pin() {
                 // Whoever has it open is told when he reads.

@@ -8,17 +8,20 @@ use std::fs::File;
 use std::io::{self, Read, Write};
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use rustix::fs::{AtFlags, Dir, FlockOperation, Mode, OFlags};
+use rustix::fs::{AtFlags, CWD, Dir, FlockOperation, Mode, OFlags, RenameFlags};
 use rustix::io::Errno;
 
 use super::StagingError;
-use super::open_files::OpenFiles;
+use super::open_files::{OpenFiles, Part};
+use crate::source::JournalFolder;
 
 const LOCK: &str = "lock";
 /// The lock can be removed by its holder between opening and locking it; more often than that in a row is no accident.
 const LOCK_TRIES: usize = 100;
+/// How many names are tried for a folder that is set aside.
+const ASIDE_NAMES: u32 = 1000;
 
 /// The folder, held by this process.
 #[derive(Debug)]
@@ -28,6 +31,8 @@ pub(super) struct Sidecar {
     /// Locked as long as it is open.
     _lock: File,
     open_files: OpenFiles,
+    /// Overlays whose files go once the log is durable.
+    removed: Mutex<Vec<u64>>,
 }
 
 /// Where the staged state of `file` is kept.
@@ -54,6 +59,7 @@ impl Sidecar {
                     directory,
                     _lock: lock,
                     open_files: OpenFiles::new(),
+                    removed: Mutex::default(),
                 })));
             }
         }
@@ -96,6 +102,43 @@ impl Sidecar {
         &self.open_files
     }
 
+    /// The folder itself, for the journal of the versioned file's changes.
+    ///
+    /// # Errors
+    /// What the operating system says.
+    pub(super) fn journal_folder(&self) -> Result<JournalFolder, StagingError> {
+        let directory = self.directory.try_clone();
+        let directory = directory.map_err(|error| failed_io(&self.path, error))?;
+        Ok(JournalFolder::new(directory, self.path.clone()))
+    }
+
+    /// The folder at `path` for one who only looks, without its lock; `None` where there is none.
+    ///
+    /// # Errors
+    /// [`StagingError::SidecarForeign`], [`StagingError::Sidecar`].
+    pub(super) fn look_at(path: &Path) -> Result<Option<JournalFolder>, StagingError> {
+        let directory = open_directory(path)?;
+        Ok(directory.map(|directory| JournalFolder::new(directory, path.to_owned())))
+    }
+
+    /// Gives the folder another name, so that the state in it is not taken up, and says which.
+    ///
+    /// # Errors
+    /// What the operating system says.
+    pub(super) fn set_aside(self: Arc<Self>) -> Result<PathBuf, StagingError> {
+        for number in 1..=ASIDE_NAMES {
+            let mut name = self.path.file_name().unwrap_or_default().to_owned();
+            name.push(format!(".aside-{number}"));
+            let aside = self.path.with_file_name(name);
+            match rustix::fs::renameat_with(CWD, &self.path, CWD, &aside, RenameFlags::NOREPLACE) {
+                Ok(()) => return Ok(aside),
+                Err(Errno::EXIST) => {}
+                Err(error) => return Err(failed(&self.path, error)),
+            }
+        }
+        Err(failed(&self.path, Errno::EXIST))
+    }
+
     /// Opens a file of it for reading and writing.
     pub(super) fn open(&self, name: &str) -> Result<File, StagingError> {
         let flags = OFlags::RDWR | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK;
@@ -123,6 +166,32 @@ impl Sidecar {
         rustix::fs::openat(&self.directory, name, flags, Mode::RUSR | Mode::WUSR)
             .map(File::from)
             .map_err(|error| self.failed(name, error))
+    }
+
+    /// Notes that the files of an overlay are to go once the log is durable, which says that its dataset is gone. Before, a crash of the machine could
+    /// take the files and leave a log that needs them.
+    pub(super) fn remove_once_logged(&self, overlay: u64) {
+        self.removed().push(overlay);
+    }
+
+    /// The overlays that were noted, to be removed when the log was made durable after this call.
+    pub(super) fn take_removed(&self) -> Vec<u64> {
+        std::mem::take(&mut self.removed())
+    }
+
+    /// Removes the files of an overlay.
+    pub(super) fn remove_overlay(&self, number: u64) -> Result<(), StagingError> {
+        self.remove(&Part::Data.name(number))?;
+        self.remove(&Part::Blocks.name(number))
+    }
+
+    fn removed(&self) -> MutexGuard<'_, Vec<u64>> {
+        self.removed.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether anything is staged in it.
+    pub(super) fn has_changes(&self) -> Result<bool, StagingError> {
+        self.has("changes")
     }
 
     /// Whether it has a file of that name.
@@ -163,9 +232,14 @@ impl Sidecar {
             .collect())
     }
 
-    /// Makes the names in it durable, and its own.
+    /// Makes the names in it durable.
     pub(super) fn sync(&self) -> Result<(), StagingError> {
-        rustix::fs::fsync(&self.directory).map_err(|error| failed(&self.path, error))?;
+        rustix::fs::fsync(&self.directory).map_err(|error| failed(&self.path, error))
+    }
+
+    /// Makes the names in it durable, and its own: once, when the first of them is there.
+    pub(super) fn sync_with_own_name(&self) -> Result<(), StagingError> {
+        self.sync()?;
         let above = self.path.parent().unwrap_or(Path::new("/"));
         File::open(above)
             .and_then(|above| above.sync_all())

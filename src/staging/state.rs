@@ -3,17 +3,23 @@
 use std::collections::HashMap;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
-use std::time::SystemTime;
+use std::thread;
+use std::time::{Duration, Instant, SystemTime};
 
 use super::change::{BaseVersion, Begin, Change, FORMAT, Record};
 use super::change_log::Log;
 use super::content::{Base, Content};
 use super::overlay::{Overlay, number_of};
+use super::recovery::{log_recovery, recover_in};
 use super::sidecar::Sidecar;
 use super::tree::{Applied, Tree};
 use super::{NodeId, StagingError};
-use crate::source::Identity;
+use crate::source::{Identity, LocalFile, Recovery};
 use crate::store::{Snapshot, StoreError, VersionKey, VersionTree, VersionedFile};
+
+/// How long the file is given to be read after it was recovered.
+const PATIENCE: Duration = Duration::from_secs(5);
+const INTERVAL: Duration = Duration::from_millis(2);
 
 /// The bytes of a dataset of which somebody knows.
 #[derive(Debug)]
@@ -30,6 +36,14 @@ pub(super) struct Kept {
     pub(super) log: Log,
 }
 
+/// Whether it must be made durable that nothing is staged any more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Durable {
+    Yes,
+    /// The file has the version that the log says was to be made, so that what is staged is not taken up again should the log come back.
+    ByCommit,
+}
+
 /// Everything that is staged.
 #[derive(Debug)]
 pub(super) struct State {
@@ -43,6 +57,8 @@ pub(super) struct State {
     /// The state of the file that the tree was made from.
     pub(super) identity: Identity,
     pub(super) kept: Option<Kept>,
+    /// What has to be said of how this state came about.
+    pub(super) note: Option<String>,
     /// The state of the file that is not followed, since the tree differs from the base; cleared by each change of it.
     not_followed: Mutex<Option<Identity>>,
     next_overlay: u64,
@@ -96,6 +112,7 @@ impl State {
             is_base_gone: false,
             identity,
             kept: None,
+            note: None,
             not_followed: Mutex::default(),
             next_overlay: 1,
             file: file.clone(),
@@ -130,10 +147,39 @@ impl State {
         let Some(sidecar) = Sidecar::take(path)? else {
             return fresh();
         };
-        let Some((log, begin, records)) = Log::open(&sidecar)? else {
+        let recovery = recover_in(file.path(), &sidecar)?;
+        log_recovery(file.path(), &recovery);
+        if matches!(recovery, Recovery::Finished { .. }) {
+            wait_for_now(file)?;
+        }
+        let taken_up = Self::take_up(file, &sidecar, old);
+        let Err(StagingError::SidecarDamaged { path, what }) = taken_up else {
+            return taken_up;
+        };
+        let aside = sidecar.set_aside()?;
+        let note = format!(
+            "What was staged could not be taken up ({}: {what}). It was set aside as {}.",
+            path.display(),
+            aside.display()
+        );
+        log::error!("{}: {note}", file.path().display());
+        let mut state = fresh()?;
+        state.note = Some(note);
+        Ok(state)
+    }
+
+    /// What is staged in a sidecar.
+    fn take_up(
+        file: &Arc<VersionedFile>,
+        sidecar: &Arc<Sidecar>,
+        old: Option<&Tree>,
+    ) -> Result<Self, StagingError> {
+        let fresh = || Self::over(file, current(&file.look()), false, old);
+        let Some((log, begin, records)) = Log::open(sidecar)? else {
             sidecar.remove_all()?;
             return fresh();
         };
+        let sidecar = sidecar.clone();
         let snapshot = file.look();
         if let Some(Record::Commit(begun)) = records.last() {
             let version = VersionKey::from(&begun.commit);
@@ -151,55 +197,43 @@ impl State {
                     remove_overlays(&sidecar, |_| false)?;
                     state.kept = Some(Kept { sidecar, log });
                 } else {
+                    // If they come back, so does the log, which says the same again.
                     Log::remove(&sidecar)?;
                     sidecar.remove_all()?;
                 }
                 return Ok(state);
             }
         }
-        Self::replay(file, Kept { sidecar, log }, &begin, &records, old)
+        Self::replay(file, Kept { sidecar, log }, &begin, records, old)
     }
 
     fn replay(
         file: &Arc<VersionedFile>,
-        kept: Kept,
+        mut kept: Kept,
         begin: &Begin,
-        records: &[Record],
+        mut records: Vec<Record>,
         old: Option<&Tree>,
     ) -> Result<Self, StagingError> {
-        let base = begin.base.as_ref().map(VersionKey::from);
-        let mut state = match Self::over(file, base.clone(), begin.pinned, old) {
-            Err(StagingError::Store(StoreError::VersionGone { .. })) => {
-                let mut state = Self::over(file, None, begin.pinned, old)?;
-                state.base = base;
-                state.is_base_gone = true;
+        let mut lost = None;
+        let mut state = loop {
+            let mut state = Self::replay_tree(file, &kept.sidecar, begin, &records, old)?;
+            if state.is_base_gone {
                 state.kept = Some(kept);
                 return Ok(state);
             }
-            state => state?,
+            let unborn = state.unborn_overlays(&kept.sidecar)?;
+            let Some(record) = record_of(&records, &unborn) else {
+                break state;
+            };
+            // Nothing that was logged behind it was synced either.
+            kept.log.cut(record)?;
+            records.truncate(record);
+            let words =
+                "The machine went down before the last changes were durable: they are lost.";
+            log::warn!("{}: {words}", kept.sidecar.path().display());
+            lost = Some(words.to_owned());
         };
-        if (begin.device, begin.inode) != (state.identity.device, state.identity.inode) {
-            log::info!(
-                "{} was put in the place of the file that {} was made for",
-                file.path().display(),
-                kept.sidecar.path().display()
-            );
-        }
-        let now = SystemTime::now();
-        for record in records {
-            if let Record::Change(change) = record {
-                if let Change::Create { overlay, .. } | Change::Edit { overlay, .. } = change {
-                    state.next_overlay = state.next_overlay.max(overlay.saturating_add(1));
-                }
-                state.tree.apply(change, Some(now)).map_err(|error| {
-                    log::error!("{}: {change:?}: {error}", kept.sidecar.path().display());
-                    StagingError::SidecarForeign {
-                        path: kept.sidecar.path().to_owned(),
-                        what: "its changes do not fit the version that they are based on",
-                    }
-                })?;
-            }
-        }
+        state.note = lost;
         let mut numbers = Vec::new();
         for id in state.tree.datasets_within(NodeId::ROOT) {
             let node = state.tree.node(id)?;
@@ -214,6 +248,55 @@ impl State {
         remove_overlays(&kept.sidecar, |number| numbers.contains(&number))?;
         state.kept = Some(kept);
         Ok(state)
+    }
+
+    /// The tree that a log describes, without the bytes of its datasets. Without changes where the base is gone.
+    fn replay_tree(
+        file: &Arc<VersionedFile>,
+        sidecar: &Sidecar,
+        begin: &Begin,
+        records: &[Record],
+        old: Option<&Tree>,
+    ) -> Result<Self, StagingError> {
+        let base = begin.base.as_ref().map(VersionKey::from);
+        let mut state = match Self::over(file, base.clone(), begin.pinned, old) {
+            Err(StagingError::Store(StoreError::VersionGone { .. })) => {
+                let mut state = Self::over(file, None, begin.pinned, old)?;
+                state.base = base;
+                state.is_base_gone = true;
+                return Ok(state);
+            }
+            state => state?,
+        };
+        let now = SystemTime::now();
+        for record in records {
+            if let Record::Change(change) = record {
+                if let Change::Create { overlay, .. } | Change::Edit { overlay, .. } = change {
+                    state.next_overlay = state.next_overlay.max(overlay.saturating_add(1));
+                }
+                state.tree.apply(change, Some(now)).map_err(|error| {
+                    log::error!("{}: {change:?}: {error}", sidecar.path().display());
+                    StagingError::SidecarDamaged {
+                        path: sidecar.path().to_owned(),
+                        what: "its changes do not fit the version that they are based on",
+                    }
+                })?;
+            }
+        }
+        Ok(state)
+    }
+
+    /// Those overlays of the tree that never became durable.
+    fn unborn_overlays(&self, sidecar: &Arc<Sidecar>) -> Result<Vec<u64>, StagingError> {
+        let mut unborn = Vec::new();
+        for id in self.tree.datasets_within(NodeId::ROOT) {
+            if let Some(number) = self.tree.node(id)?.dataset().and_then(|node| node.overlay)
+                && Overlay::is_unborn(sidecar, number)?
+            {
+                unborn.push(number);
+            }
+        }
+        Ok(unborn)
     }
 
     /// # Errors
@@ -393,6 +476,7 @@ impl State {
         &mut self,
         base: Option<VersionKey>,
         is_pinned: bool,
+        durable: Durable,
     ) -> Result<(), StagingError> {
         let (tree, identity) = base_tree(&self.file, base.as_ref())?;
         let begin = Begin {
@@ -407,6 +491,9 @@ impl State {
                 kept.log = Log::begin(&kept.sidecar, &begin)?;
             } else {
                 Log::remove(&kept.sidecar)?;
+                if durable == Durable::Yes {
+                    kept.sidecar.sync()?;
+                }
             }
         }
         let new_tree = Tree::of_base(tree.as_deref(), Some(&self.tree));
@@ -477,6 +564,35 @@ impl State {
 
     fn contents(&self) -> MutexGuard<'_, HashMap<NodeId, Slot>> {
         self.contents.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Number of the first record that tells of one of these overlays.
+fn record_of(records: &[Record], overlays: &[u64]) -> Option<usize> {
+    records.iter().position(|record| {
+        matches!(
+            record,
+            Record::Change(Change::Create { overlay, .. } | Change::Edit { overlay, .. })
+                if overlays.contains(overlay)
+        )
+    })
+}
+
+/// Waits until the state that the file is in now is the one that is looked at.
+fn wait_for_now(file: &VersionedFile) -> Result<(), StagingError> {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let now = LocalFile::identity_at_path(file.path());
+        if now.is_ok_and(|now| now == file.look().identity()) {
+            return Ok(());
+        }
+        if Instant::now() > deadline {
+            return Err(StoreError::Unsettled {
+                path: file.path().to_owned(),
+            }
+            .into());
+        }
+        thread::sleep(INTERVAL);
     }
 }
 

@@ -27,6 +27,10 @@ impl Staging {
 
     fn describe_state(&self, state: &State) -> Result<String, StagingError> {
         let mut text = String::new();
+        if let Some(note) = &state.note {
+            text.push_str(note);
+            text.push('\n');
+        }
         let written = match &state.base {
             None => writeln!(text, "The next version is the first one."),
             Some(base) => {

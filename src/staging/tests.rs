@@ -339,6 +339,7 @@ fn an_open_file_outlives_its_name() {
     staging.write_at(&x, 0, b"12345678").unwrap();
     assert_eq!(read_file(&staging, &x)[..8], *b"12345678");
     drop((open, x));
+    staging.fsync_all().unwrap();
     let left: Vec<_> = std::fs::read_dir(set.sidecar()).unwrap().collect();
     assert_eq!(left.len(), 2, "{left:?}");
 }

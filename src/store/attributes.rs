@@ -4,7 +4,7 @@ use std::cell::RefCell;
 
 use super::json::{self, HeapData, ValueError};
 use crate::h5::heap::{HeapReader, VlenReference};
-use crate::h5::{self, Address, H5Error, MetaReader, ObjectHeader};
+use crate::h5::{self, Address, Attribute, H5Error, MetaReader, ObjectHeader};
 
 /// Attributes with which the format describes itself; they are not shown.
 const BOOKKEEPING: [&[u8]; 2] = [b"raw_data", b"chunks"];
@@ -74,6 +74,38 @@ pub(super) fn read_attributes(
         .collect();
     texts.sort_by(|a, b| a.name.cmp(&b.name));
     Ok(texts)
+}
+
+/// Reads every value of `attributes` that lies in the global heap, for its damage alone. The C library, which copies and overwrites attributes in
+/// a commit, can hang on a heap collection that is not sound.
+///
+/// # Errors
+/// What is wrong with the heap; [`H5Error::Unsupported`] for a value that cannot be read for another reason.
+pub(super) fn check_values<'a>(
+    reader: &MetaReader,
+    attributes: impl Iterator<Item = &'a Attribute>,
+) -> Result<(), H5Error> {
+    let heap = HeapValues::new(reader);
+    for attribute in attributes.filter(|attribute| attribute.datatype.contains_pointers()) {
+        let value = json::attribute_text(
+            &attribute.datatype,
+            &attribute.dataspace,
+            &attribute.data,
+            &heap,
+        );
+        match value {
+            Ok(_) => {}
+            Err(ValueError::Heap(error)) => return Err(error),
+            Err(_) => {
+                return Err(H5Error::Unsupported {
+                    structure: "attribute message",
+                    address: Address::UNDEFINED,
+                    what: "its value cannot be read, and so not be copied",
+                });
+            }
+        }
+    }
+    Ok(())
 }
 
 /// Variable-length values from the file's global heap.

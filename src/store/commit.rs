@@ -42,7 +42,7 @@ use crate::h5::writer::{
     FileWriter, HeapPlace, LibraryWriter, MappedShape, MappingBase, NewMappings, WriteError,
 };
 use crate::h5::{Address, H5Error, Layout, MetaReader};
-use crate::source::{Source, TransactionError};
+use crate::source::{JournalFolder, Source, TransactionError};
 use attributes::{AttributePlan, Owner};
 use hashing::{Hashed, hash_cells};
 use plan::{Base, Plan};
@@ -88,13 +88,18 @@ struct Appended {
 }
 
 impl VersionedFile {
-    /// Writes a version and returns once it is durable and [`VersionedFile::look`] gives a state that has it.
+    /// Writes a version and returns once it is durable and [`VersionedFile::look`] gives a state that has it. The journal of that is in `folder`.
     ///
     /// # Errors
-    /// [`CommitError`]; the file is then as it was.
-    pub fn commit(&self, new: &NewVersion<'_>) -> Result<CommitReport, CommitError> {
+    /// [`CommitError`]; the file is then as it was. But see [`CommitError::Interrupted`].
+    pub fn commit(
+        &self,
+        new: &NewVersion<'_>,
+        folder: JournalFolder,
+    ) -> Result<CommitReport, CommitError> {
         let _one_at_a_time = self.commits.lock().unwrap_or_else(PoisonError::into_inner);
-        let writer = FileWriter::begin(&self.path).map_err(|error| self.write_error(error))?;
+        let writer =
+            FileWriter::begin(&self.path, folder).map_err(|error| self.write_error(error))?;
         let snapshot = self.locked_state(&writer)?;
         let prepared = self.prepare(new, &snapshot)?;
         let before = snapshot.identity();
@@ -104,6 +109,9 @@ impl VersionedFile {
         let mappings = match self.write(writer, &prepared, &running) {
             Ok(mappings) => mappings,
             Err(error) => {
+                if locked.is_applying() {
+                    running.leave_half_changed();
+                }
                 // What was appended is taken back before anybody looks.
                 drop(locked);
                 return Err(error);
@@ -167,6 +175,7 @@ impl VersionedFile {
         checks::check_timestamp(new)?;
         checks::check_name(&new.name, snapshot, &self.path)?;
         let data_version = checks::check_layout(snapshot, &self.path)?;
+        checks::check_versions_group(snapshot, &self.path)?;
         checks::check_paths(new, snapshot)?;
         let version = match &new.base {
             Some(key) => {
@@ -449,10 +458,18 @@ fn write_error(path: &Path, error: WriteError) -> CommitError {
     let path = path.to_owned();
     let reason = match &error {
         WriteError::Transaction(TransactionError::Busy) => return CommitError::Busy { path },
-        WriteError::Transaction(
-            TransactionError::Io { error, .. } | TransactionError::Write { error, .. },
-        ) => error.clone(),
-        _ => return CommitError::Write { path, error },
+        WriteError::Transaction(TransactionError::Interrupted { error, is_restored }) => {
+            return CommitError::Interrupted {
+                path,
+                error: error.clone(),
+                is_restored: *is_restored,
+            };
+        }
+        WriteError::Transaction(error) => error.io_error().cloned(),
+        _ => None,
+    };
+    let Some(reason) = reason else {
+        return CommitError::Write { path, error };
     };
     match reason.kind() {
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge => {

@@ -8,8 +8,9 @@ use super::text::TextError;
 use super::{StagedReadError, StoreError, shown_path};
 use crate::codec::CodecError;
 use crate::h5::writer::WriteError;
+use crate::source::TransactionError;
 
-/// Why a version could not be committed. The file is then as it was.
+/// Why a version could not be committed. The file is then as it was; with [`CommitError::Interrupted`] it says whether.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum CommitError {
     /// There is a version of that name.
@@ -192,6 +193,24 @@ pub enum CommitError {
         path: PathBuf,
         /// What went wrong.
         error: WriteError,
+    },
+    /// Writing failed when the file was being changed. No further version is written.
+    #[error(
+        "{}: {error}; {}",
+        path.display(),
+        if *is_restored {
+            "the file was put back as it was: unmount and mount again to go on"
+        } else {
+            "the file is half changed: unmount, and mount again or run `vh5fs recover`, which finishes the commit"
+        }
+    )]
+    Interrupted {
+        /// The file.
+        path: PathBuf,
+        /// What went wrong.
+        error: Arc<TransactionError>,
+        /// Whether the file is as it was. If not, its journal is there, by which the version can be finished.
+        is_restored: bool,
     },
     /// The version needs something that cannot be written.
     #[error("{}: {what}", shown_path(object))]

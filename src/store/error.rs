@@ -226,6 +226,15 @@ pub enum StoreError {
         /// What is wrong.
         error: ValueError,
     },
+    /// A commit of this process failed when the file was being changed, and what was there could not be put back.
+    #[error(
+        "{} is half changed by a commit that failed: unmount, and mount again or run `vh5fs recover`",
+        path.display()
+    )]
+    HalfChanged {
+        /// The file.
+        path: PathBuf,
+    },
     /// Another program went on writing for too long.
     #[error("{} keeps changing, and what was asked for could not be read in a settled state", path.display())]
     Unsettled {

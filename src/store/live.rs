@@ -360,6 +360,11 @@ impl VersionedFile {
             if let Some(answer) = attempt() {
                 return answer;
             }
+            if self.states.own_commit.is_half_changed() {
+                return Err(StoreError::HalfChanged {
+                    path: self.path.clone(),
+                });
+            }
             if Instant::now() > deadline {
                 return Err(StoreError::Unsettled {
                     path: self.path.clone(),

@@ -46,6 +46,8 @@ pub mod text;
 pub mod typed_value;
 pub mod verify;
 
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzzing;
 #[cfg(test)]
 mod type_samples;
 

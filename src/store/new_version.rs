@@ -1,5 +1,6 @@
 //! What a commit is given: a whole version, as its objects are to be, said relative to the version before it.
 
+use std::io;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -181,6 +182,12 @@ impl CommitError {
                 | WriteError::Mismatch { .. }
                 | WriteError::FilterParameters { .. }
                 | WriteError::TooLarge { .. } => CommitFailure::Invalid,
+                _ => CommitFailure::Io,
+            },
+            Self::Interrupted { error, .. } => match error.io_error().map(|error| error.kind()) {
+                Some(io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded) => {
+                    CommitFailure::NoSpace
+                }
                 _ => CommitFailure::Io,
             },
             Self::Read(_) | Self::Staged { .. } => CommitFailure::Io,

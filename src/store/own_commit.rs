@@ -3,7 +3,8 @@
 //! A commit appends to the file first and changes nothing that was there, though the file's length and times say that it did. Only then
 //! are the old bytes overwritten that lead to the new version. So there are three phases: *appending*, in which the state that the commit
 //! began with is still whole; *applying*, in which no state is to be had; and *published*, in which the file is still locked, so that
-//! it holds what it held before and the new version, and nothing else.
+//! it holds what it held before and the new version, and nothing else. A commit that fails while it applies, and cannot put back what was there, leaves
+//! the file *half changed*: nothing more is read of it by this process, whose last state stays the one before.
 //!
 //! What was written last has a time that tells it from any later write ([`LocalFile::stamp`]), so that the new state is settled at once.
 //!
@@ -39,6 +40,8 @@ enum Phase {
     Applying,
     /// The file holds all that it held in this state, and what was added.
     Published(Identity, Arc<Added>),
+    /// For good.
+    HalfChanged,
 }
 
 /// A commit that goes on; ended when dropped.
@@ -60,7 +63,15 @@ impl OwnCommit {
 
     /// Whether this process writes to the file.
     pub(crate) fn is_running(&self) -> bool {
-        matches!(self.get(), Phase::Appending(_) | Phase::Applying)
+        matches!(
+            self.get(),
+            Phase::Appending(_) | Phase::Applying | Phase::HalfChanged
+        )
+    }
+
+    /// Whether a commit of this process failed half way.
+    pub(crate) fn is_half_changed(&self) -> bool {
+        self.get() == Phase::HalfChanged
     }
 
     /// What the file holds beside what it held in the state `before`; `None` where that is not known.
@@ -100,6 +111,11 @@ impl RunningCommit<'_> {
         self.commit.set(Phase::Applying);
     }
 
+    /// To be called when the file can be neither changed nor put back.
+    pub(crate) fn leave_half_changed(&self) {
+        self.commit.set(Phase::HalfChanged);
+    }
+
     /// To be called when the version is in the file, which stays locked until this is dropped. `stamped` is the file's state where that is
     /// known for sure.
     pub(crate) fn publish(&self, added: Added, stamped: Option<Identity>) {
@@ -115,6 +131,8 @@ impl RunningCommit<'_> {
 
 impl Drop for RunningCommit<'_> {
     fn drop(&mut self) {
-        self.commit.set(Phase::None);
+        if !self.commit.is_half_changed() {
+            self.commit.set(Phase::None);
+        }
     }
 }

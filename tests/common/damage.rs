@@ -47,8 +47,18 @@ impl Sound {
     /// Makes them all.
     pub fn make_all() -> Vec<Self> {
         let folder = tempfile::tempdir().unwrap();
-        super::common::run_python(include_str!("make_damage.py"), &[&folder.path()]);
-        let mut files: Vec<Self> = fs::read_dir(folder.path())
+        Self::write_all(folder.path());
+        Self::load_all(folder.path())
+    }
+
+    /// Makes them in a folder.
+    pub fn write_all(folder: &Path) {
+        super::common::run_python(include_str!("make_damage.py"), &[&folder]);
+    }
+
+    /// Those that are in a folder.
+    pub fn load_all(folder: &Path) -> Vec<Self> {
+        let mut files: Vec<Self> = fs::read_dir(folder)
             .unwrap()
             .map(|entry| entry.unwrap().path())
             .filter(|path| path.extension() == Some(OsStr::new("h5")))
@@ -121,6 +131,23 @@ impl Bench {
             .unwrap();
         path
     }
+
+    /// Removes what a mount staged over the file.
+    pub fn forget_staged(&self) {
+        let _ = fs::remove_dir_all(self.folder.path().join(".damaged.h5.vh5fs"));
+    }
+}
+
+/// Memory of this process.
+pub fn resident_bytes() -> u64 {
+    status_kib("VmRSS:") * 1024
+}
+
+fn status_kib(field: &str) -> u64 {
+    let status = fs::read_to_string("/proc/self/status").unwrap();
+    let mut lines = status.lines();
+    let size = lines.find_map(|line| line.strip_prefix(field)).unwrap();
+    size.split_whitespace().next().unwrap().parse().unwrap()
 }
 
 /// Ends the process, with the name of the case, when a case takes too long.
@@ -158,12 +185,8 @@ impl Watchdog {
 
 /// Bytes of address space that this process may still take.
 pub fn limit_memory(further_bytes: u64) {
-    let status = fs::read_to_string("/proc/self/status").unwrap();
-    let mut lines = status.lines();
-    let size = lines.find_map(|line| line.strip_prefix("VmSize:")).unwrap();
-    let kib: u64 = size.split_whitespace().next().unwrap().parse().unwrap();
     let limit = rustix::process::Rlimit {
-        current: Some(kib * 1024 + further_bytes),
+        current: Some(status_kib("VmSize:") * 1024 + further_bytes),
         maximum: None,
     };
     rustix::process::setrlimit(rustix::process::Resource::As, limit).unwrap();
@@ -195,15 +218,20 @@ pub type Tree = BTreeMap<OsString, Found>;
 /// Paths that were listed, with what was found under their names.
 type Pending = Vec<(OsString, Result<Ino, i32>)>;
 
-/// Opens a file as a mount does.
+/// Opens a file as a mount does that is read-only.
 pub fn open(path: &Path) -> Result<Vfs, FsError> {
+    open_as(path, true, false)
+}
+
+/// Opens a file as a mount does.
+pub fn open_as(path: &Path, read_only: bool, verify: bool) -> Result<Vfs, FsError> {
     Vfs::open(
         path,
         &VfsOptions {
-            read_only: true,
+            read_only,
             cache_bytes: 1 << 20,
             decode_threads: 2,
-            verify: false,
+            verify,
         },
     )
 }

@@ -37,7 +37,7 @@ pub fn create_versioned_file(path: &Path) -> Result<(), WriteError> {
         return Err(failed("creating", rustix::io::Errno::EXIST.into()));
     }
     let temporary = Temporary::new(path).map_err(|error| failed("creating", error))?;
-    let transaction = Arc::new(Transaction::begin(&temporary.path)?);
+    let transaction = Arc::new(Transaction::begin_new(&temporary.path)?);
     edit_by_library(&transaction, &temporary.path, 0, Opening::New, |library| {
         initialize(library, Utc::now())
     })?;

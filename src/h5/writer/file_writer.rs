@@ -10,7 +10,10 @@ use super::spec::{HeapPlace, MappedShape, MappingBase, NewMappings};
 use super::{LibraryWriter, WriteError, mapping_block, patch};
 use crate::h5::object_header::message_type;
 use crate::h5::{Address, H5Error, H5File, MetaReader, ObjectHeader};
-use crate::source::{Source, Transaction};
+use crate::source::{JournalFolder, Source, Transaction};
+
+/// What every superblock has its end-of-file address in, and no more than the shortest file has.
+const SUPERBLOCK_BYTES: u64 = 96;
 
 /// A file that is being changed. Dropped without [`FileWriter::finish`], it leaves the file as it was.
 #[derive(Debug)]
@@ -23,13 +26,13 @@ pub struct FileWriter {
 }
 
 impl FileWriter {
-    /// Opens and locks the file at `path` and checks that it can be written.
+    /// Opens and locks the file at `path` and checks that it can be written. What will be overwritten goes to a journal in `folder` first.
     ///
     /// # Errors
     /// [`WriteError::Transaction`], with `Busy` where another program holds a lock on it for longer than a second;
     /// [`WriteError::MarkedOpen`]; [`WriteError::FileSpace`]; [`WriteError::H5`].
-    pub fn begin(path: &Path) -> Result<Self, WriteError> {
-        let transaction = Arc::new(Transaction::begin(path)?);
+    pub fn begin(path: &Path, folder: JournalFolder) -> Result<Self, WriteError> {
+        let transaction = Arc::new(Transaction::begin(path, folder)?);
         Self::on(path, transaction)
     }
 
@@ -38,8 +41,18 @@ impl FileWriter {
         if file.opened_for_writing() {
             return Err(WriteError::MarkedOpen);
         }
+        // By such a base address the file ends earlier than it did: where a flipped bit made it, what a write would take for garbage is data.
+        if file.stored_base_address() > file.base_address() {
+            return Err(WriteError::H5(H5Error::Unsupported {
+                structure: "superblock",
+                address: Address(file.base_address()),
+                what: "bytes before it were taken away since it was written; `h5repack` makes a file that can be written",
+            }));
+        }
         check_space(&file)?;
-        transaction.set_boundary(file.end_of_file())?;
+        let end = file.end_of_file();
+        let superblock = file.base_address()..end.min(file.base_address() + SUPERBLOCK_BYTES);
+        transaction.set_boundary(end, superblock)?;
         Ok(Self {
             path: path.to_owned(),
             transaction,

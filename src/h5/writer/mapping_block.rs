@@ -21,15 +21,15 @@ const MAX_RANK: usize = 32;
 
 /// A block that was encoded.
 #[derive(Debug)]
-pub(super) struct Encoded {
-    pub(super) block: Vec<u8>,
+pub(in crate::h5) struct Encoded {
+    pub(in crate::h5) block: Vec<u8>,
     pub(super) checksum: u32,
     /// As for [`ChunkMap::entry_bytes`](crate::h5::mapping::ChunkMap::entry_bytes).
     pub(super) entry_bytes: Option<u64>,
 }
 
 /// The block with a mapping for each `(cell, chunk)`, which are in the order of cells; `None` where there is none.
-pub(super) fn encode(
+pub(in crate::h5) fn encode(
     mapped: &MappedShape<'_>,
     chunks: impl IntoIterator<Item = (u64, u64)>,
 ) -> Result<Option<Encoded>, WriteError> {

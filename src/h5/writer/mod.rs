@@ -27,6 +27,8 @@ pub use dataset_writer::OpenDataset;
 pub use error::WriteError;
 pub use file_writer::FileWriter;
 pub use library_writer::LibraryWriter;
+#[cfg(any(test, fuzzing))]
+pub(in crate::h5) use mapping_block::encode as encode_mapping_block;
 pub use spec::{
     AttributeData, AttributeShape, HeapPlace, MappedShape, MappingBase, NewAttribute, NewChunked,
     NewMappings, NewVirtual, TypeSource,

@@ -10,6 +10,8 @@ use crate::source::{Source, Transaction};
 
 /// What precedes the addresses in a superblock of version 2 or 3, and the whole of it with its checksum.
 const SUPERBLOCK_2_BYTES: usize = 48;
+/// From the base address to the end-of-file address, in every version: one more address is between them.
+const BASE_BEFORE_END: usize = 2 * 8;
 const CHECKSUM_BYTES: usize = 4;
 /// Version, class, heap collection, heap index (Specification IV.A.2.i, version 4, class 3).
 const LAYOUT_BYTES: usize = 1 + 1 + 8 + 4;
@@ -31,14 +33,19 @@ pub(super) fn set_end_of_file(
     end: u64,
 ) -> Result<(), WriteError> {
     let start = file.base_address();
+    let field = end_field(file.superblock_version());
+    // As it is now: the library corrects a base address that a user block has moved since.
+    let mut stored_base = [0; 8];
+    transaction
+        .read_exact_at(&mut stored_base, start + (field - BASE_BEFORE_END) as u64)
+        .map_err(H5Error::from)?;
     let stored = end
         .checked_sub(start)
-        .and_then(|len| len.checked_add(file.stored_base_address()))
+        .and_then(|len| len.checked_add(u64::from_le_bytes(stored_base)))
         .ok_or(WriteError::TooLarge {
             what: "the file",
             size: end,
         })?;
-    let field = end_field(file.superblock_version());
     if file.superblock_version() < 2 {
         transaction.write_at(start + field as u64, &stored.to_le_bytes())?;
         return Ok(());

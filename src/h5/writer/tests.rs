@@ -13,10 +13,10 @@ use crate::h5::library::{LibraryFile, ObjectName};
 use crate::h5::mapping::{MappingForm, read_chunk_map};
 use crate::h5::testing::{made_files, python};
 use crate::h5::{ByteOrder, Class, Datatype, Filter, Layout, ObjectHeader, links};
-use crate::source::TransactionError;
-use crate::source::testing::{Fail, begin_failing};
+use crate::source::testing::{Fail, begin_failing, journal_beside};
+use crate::source::{TransactionError, recover};
 
-/// Makes versioned files of the older and of the newer format, with and without a user block, and with bytes of a crashed writer at the
+/// Makes versioned files of the older and of the newer format, with and without a user block, one that came later, and with bytes of a crashed writer at the
 /// end; their names.
 const VERSIONED: &str = r#"
 import h5py, numpy as np, shutil
@@ -40,9 +40,21 @@ for name, options in (("earliest", dict(libver="earliest")), ("v108", dict(libve
 shutil.copy("earliest.h5", "garbage.h5")
 with open("garbage.h5", "ab") as f:
     f.write(b"\xff" * 10000)
+# A user block that came later: the superblocks have another base address than they lie at.
+for name in ("earliest", "latest"):
+    with open(name + ".h5", "rb") as f, open(name + "_moved.h5", "wb") as moved:
+        moved.write(bytes(512) + f.read())
 "#;
 
-const NAMES: [&str; 5] = ["earliest", "v108", "latest", "block", "garbage"];
+const NAMES: [&str; 7] = [
+    "earliest",
+    "v108",
+    "latest",
+    "block",
+    "garbage",
+    "earliest_moved",
+    "latest_moved",
+];
 
 /// Runs a Python program that looks at what was written.
 fn judge(fixture: &Fixture, program: &str, arguments: &[&str]) -> String {
@@ -237,7 +249,7 @@ fn a_version_written_by_hand_is_read_by_h5py() {
     for name in NAMES {
         let name = format!("{name}.h5");
         let path = fixture.path(&name);
-        let mut writer = FileWriter::begin(&path).unwrap();
+        let mut writer = begin(&path).unwrap();
         write_second(&mut writer).unwrap();
         writer.finish().unwrap();
 
@@ -284,7 +296,7 @@ fn a_long_block_is_patched_in_the_file() {
     for name in NAMES {
         let name = format!("{name}.h5");
         let path = fixture.path(&name);
-        let mut writer = FileWriter::begin(&path).unwrap();
+        let mut writer = begin(&path).unwrap();
         let block = writer.append_mapping_block(&mapped(SHAPE), chunks(5000));
         let block = block.unwrap().unwrap();
         writer.finish().unwrap();
@@ -305,7 +317,7 @@ fn a_long_block_is_patched_in_the_file() {
         let mut changed = vec![(17, Some(3)), (4000, None), (4999, Some(1 << 20))];
         changed.extend((5000..5124).map(|cell| (cell, Some(cell))));
         let wanted = map.changed(NOW, &[10], &changed, None).unwrap();
-        let mut writer = FileWriter::begin(&path).unwrap();
+        let mut writer = begin(&path).unwrap();
         // What is in memory of the heap goes before it.
         let places = writer.append_heap_objects([&b"before"[..]]).unwrap();
         let patched = writer.append_patched_mapping_block(&mapped(NOW), &base, &changed);
@@ -332,7 +344,7 @@ fn what_is_not_finished_leaves_no_trace() {
     for name in NAMES {
         let path = fixture.path(&format!("{name}.h5"));
         let before = std::fs::read(&path).unwrap();
-        let mut writer = FileWriter::begin(&path).unwrap();
+        let mut writer = begin(&path).unwrap();
         write_second(&mut writer).unwrap();
         let content = usize::try_from(writer.file().end_of_file()).unwrap();
         drop(writer);
@@ -342,7 +354,7 @@ fn what_is_not_finished_leaves_no_trace() {
         assert!(after[..content] == before[..content], "{name}");
 
         // An error within the change.
-        let mut writer = FileWriter::begin(&path).unwrap();
+        let mut writer = begin(&path).unwrap();
         let error = writer.edit(|library| {
             library.create_group(b"/a/b/c")?;
             library.create_group(b"not/absolute")
@@ -355,6 +367,10 @@ fn what_is_not_finished_leaves_no_trace() {
         let after = std::fs::read(&path).unwrap();
         assert!(after[..content] == before[..content], "{name}");
     }
+}
+
+fn begin(path: &Path) -> Result<FileWriter, WriteError> {
+    FileWriter::begin(path, journal_beside(path))
 }
 
 /// The disk is full at each change of the file in turn.
@@ -375,25 +391,29 @@ fn every_failure_before_the_last_step_leaves_the_file_as_it_was() {
                     });
                 if transaction.is_applying() {
                     finished |= result.is_ok();
+                    drop(transaction);
+                    recover(&path, &journal_beside(&path)).unwrap();
+                    let program =
+                        "import h5py, sys; h5py.File(sys.argv[1])['_version_data/versions/second']";
+                    if result.is_ok() {
+                        judge(&fixture, program, &[&format!("{name}.h5")]);
+                    }
                     std::fs::write(&path, &before).unwrap();
                     continue;
                 }
                 failures += 1;
                 let error = match result.unwrap_err() {
-                    WriteError::Transaction(
-                        TransactionError::Write { error, .. } | TransactionError::Io { error, .. },
-                    ) => error,
+                    WriteError::Transaction(error) => error.io_error().unwrap().clone(),
                     other => panic!("{fail:?}: {other}"),
                 };
                 assert_eq!(error.kind(), std::io::ErrorKind::StorageFull, "{fail:?}");
                 drop(transaction);
+                // Where nothing works any more, what was appended cannot be cut off at once.
+                if matches!(fail, Fail::From(_)) {
+                    recover(&path, &journal_beside(&path)).unwrap();
+                }
                 let after = std::fs::read(&path).unwrap();
-                // Where nothing works any more, what was appended cannot be cut off.
-                let len = match fail {
-                    Fail::Only(_) => after.len(),
-                    Fail::From(_) => before.len(),
-                };
-                assert!(after[..len] == before, "{fail:?}");
+                assert!(after == before, "{fail:?}");
                 std::fs::write(&path, &before).unwrap();
             }
             if finished {
@@ -416,12 +436,12 @@ for name, options in (("persist", dict(fs_strategy="fsm", fs_persist=True)), ("p
 "#,
     );
     for name in ["persist", "page"] {
-        let error = FileWriter::begin(&fixture.path(&format!("{name}.h5"))).unwrap_err();
+        let error = begin(&fixture.path(&format!("{name}.h5"))).unwrap_err();
         assert!(matches!(error, WriteError::FileSpace { .. }), "{error}");
     }
     for name in ["none", "aggregate", "plain"] {
         let path = fixture.path(&format!("{name}.h5"));
-        let mut writer = FileWriter::begin(&path).unwrap();
+        let mut writer = begin(&path).unwrap();
         writer.append_heap_objects([&b"text"[..]]).unwrap();
         writer
             .edit(|library| library.create_group(b"/new"))
@@ -431,10 +451,20 @@ for name, options in (("persist", dict(fs_strategy="fsm", fs_persist=True)), ("p
         judge(&fixture, program, &[&format!("{name}.h5")]);
     }
 
+    // One whose base address says that 512 bytes before it were taken away.
+    let mut shortened = std::fs::read(fixture.path("plain.h5")).unwrap();
+    assert_eq!(shortened[8], 3, "version of the superblock");
+    shortened[13] = 2;
+    let checksum = crate::h5::lookup3(&shortened[..44]).to_le_bytes();
+    shortened[44..48].copy_from_slice(&checksum);
+    std::fs::write(fixture.path("shortened.h5"), shortened).unwrap();
+    let error = begin(&fixture.path("shortened.h5")).unwrap_err();
+    assert!(error.to_string().contains("taken away"), "{error}");
+
     let path = fixture.path("plain.h5");
-    let first = FileWriter::begin(&path).unwrap();
+    let first = begin(&path).unwrap();
     assert!(matches!(
-        FileWriter::begin(&path),
+        begin(&path),
         Err(WriteError::Transaction(TransactionError::Busy))
     ));
     drop(first);
@@ -444,10 +474,7 @@ for name, options in (("persist", dict(fs_strategy="fsm", fs_persist=True)), ("p
     let checksum = crate::h5::lookup3(&bytes[..44]).to_le_bytes();
     bytes[44..48].copy_from_slice(&checksum);
     std::fs::write(&path, bytes).unwrap();
-    assert!(matches!(
-        FileWriter::begin(&path),
-        Err(WriteError::MarkedOpen)
-    ));
+    assert!(matches!(begin(&path), Err(WriteError::MarkedOpen)));
 }
 
 /// Every type that is in the files of the tests.
@@ -478,7 +505,7 @@ fn types_are_made_as_they_were_decoded() {
                 }
             }
         }
-        let Ok(mut writer) = FileWriter::begin(&path) else {
+        let Ok(mut writer) = begin(&path) else {
             continue;
         };
         writer
@@ -532,7 +559,7 @@ fn datasets_with_filters_that_the_library_lacks() {
         ),
     ];
     let path = fixture.path("x.h5");
-    let mut writer = FileWriter::begin(&path).unwrap();
+    let mut writer = begin(&path).unwrap();
     writer
         .edit(|library| {
             for (name, filters) in &pipelines {
@@ -620,7 +647,7 @@ fn datasets_are_as_the_python_library_makes_them() {
         let path = fixture.path(&name);
         let before = fixture.open(&name);
         let reader = before.reader();
-        let mut writer = FileWriter::begin(&path).unwrap();
+        let mut writer = begin(&path).unwrap();
         let sources = ["line", "sub/plane", "text"];
         writer
             .edit(|library| {
@@ -694,7 +721,7 @@ fn attributes_of_more_than_64_kib() {
         shape: AttributeShape::Simple(&[1 << 17]),
         data: AttributeData::Bytes(&bytes),
     };
-    let mut writer = FileWriter::begin(&path).unwrap();
+    let mut writer = begin(&path).unwrap();
     writer
         .edit(|library| {
             library.create_group(b"/old")?;
@@ -796,7 +823,7 @@ with h5py.File(name, "r") as f:
 }
 
 fn append(path: &Path, turn: u8) {
-    let mut writer = FileWriter::begin(path).unwrap();
+    let mut writer = begin(path).unwrap();
     writer.append_heap_objects([&[turn; 5000][..]]).unwrap();
     let text = format!("turn {turn}");
     writer
@@ -820,7 +847,7 @@ fn a_read_only_file_or_none_is_an_error_of_the_system() {
     let folder = tempfile::tempdir().unwrap();
     let missing = folder.path().join("missing.h5");
     assert!(matches!(
-        FileWriter::begin(&missing),
+        begin(&missing),
         Err(WriteError::Transaction(TransactionError::Io { .. }))
     ));
     let other = folder.path().join("other.h5");
@@ -830,7 +857,7 @@ fn a_read_only_file_or_none_is_an_error_of_the_system() {
         .open(&other)
         .unwrap();
     file.write_all(b"not HDF5").unwrap();
-    assert!(matches!(FileWriter::begin(&other), Err(WriteError::H5(_))));
+    assert!(matches!(begin(&other), Err(WriteError::H5(_))));
 }
 
 #[test]
@@ -852,7 +879,7 @@ fn attributes_are_copied_without_opening_what_has_them() {
         bytes[at..at + 4].fill(0);
     }
     std::fs::write(&path, &bytes).unwrap();
-    let mut writer = FileWriter::begin(&path).unwrap();
+    let mut writer = begin(&path).unwrap();
     let copied = writer.edit(|library| {
         library.create_group(b"/copy")?;
         library.copy_attributes(line, b"/copy", &["number", "flags"])

@@ -2,71 +2,37 @@
 //!
 //! What lies below the *boundary*, the end of what the file's content refers to, is not touched before [`Transaction::apply`]: writes
 //! there are held back in memory, and reads see them. What lies at or behind the boundary is written at once, since nothing refers to it
-//! yet. `apply` makes that part durable first, then writes what was held back.
-//!
-//! Not yet safe against a crash of the machine while the held-back part is written: that takes a journal, which belongs between the two
-//! halves of `apply`, where all that will be overwritten is known and nothing of it has been.
+//! yet. `apply` makes that part durable first, then writes down in a [`journal`] what will be overwritten, and then overwrites it. A crash at any
+//! moment leaves what [`recover`] makes the old file or the new one of.
 
+mod error;
 mod held_back;
+mod journal;
+mod lock;
+mod recovery;
+#[cfg(test)]
+mod recovery_tests;
+mod runs;
 mod storage;
 #[cfg(test)]
 pub(crate) mod testing;
 #[cfg(test)]
 mod tests;
 
-use std::fs::{File, OpenOptions};
-use std::io;
+use std::fs::OpenOptions;
+use std::ops::Range;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
-
-use rustix::fs::FlockOperation;
 
 use super::{Identity, Source, SourceError};
+pub use error::TransactionError;
+use error::io_error;
 use held_back::HeldBack;
+pub use journal::JournalFolder;
+use journal::{Body, Guard, Head, Journal};
+use lock::lock;
+pub use recovery::{Pending, Recovery, pending, recover};
 use storage::Storage;
-
-/// How long a lock that another program holds is waited for.
-const LOCK_PATIENCE: Duration = Duration::from_secs(1);
-const LOCK_INTERVAL: Duration = Duration::from_millis(20);
-
-/// Why a file could not be changed.
-#[derive(Debug, Clone, thiserror::Error)]
-pub enum TransactionError {
-    /// Another program holds a lock on the file.
-    #[error("another program has the file open")]
-    Busy,
-    /// The operating system refused.
-    #[error("{action}: {error}")]
-    Io {
-        /// What was tried.
-        action: &'static str,
-        /// What the operating system said.
-        error: Arc<io::Error>,
-    },
-    /// Bytes could not be read.
-    #[error(transparent)]
-    Read(#[from] SourceError),
-    /// Bytes could not be written.
-    #[error("writing {len_bytes} bytes at byte {offset}: {error}")]
-    Write {
-        /// First byte.
-        offset: u64,
-        /// How many.
-        len_bytes: u64,
-        /// What the operating system said.
-        error: Arc<io::Error>,
-    },
-    /// An offset or a length is beyond what a file can have.
-    #[error("byte {offset} is beyond the largest file")]
-    Offset {
-        /// The offset.
-        offset: u64,
-    },
-    /// The transaction was given up before.
-    #[error("the change of the file was given up")]
-    GivenUp,
-}
 
 /// A file opened for writing and locked against all others. Dropped without [`Transaction::apply`], it leaves the file's length and every
 /// byte below the boundary as they were.
@@ -85,6 +51,12 @@ struct State {
     /// Length of the file as readers of the transaction see it.
     len_bytes: u64,
     held: HeldBack,
+    /// Bytes that every change of the content changes, by which a journal knows the file.
+    guard: Range<u64>,
+    /// `None` for a new file, which has no content that could be overwritten.
+    journal: Option<Journal>,
+    /// What the journal begins with, once anything was changed in the file.
+    head: Option<Head>,
     /// Whether bytes at or behind the boundary, or the length, were changed in the file.
     appended: bool,
     /// Whether the part at or behind the boundary is durable, and as long as it will be.
@@ -103,22 +75,34 @@ enum Phase {
 
 impl Transaction {
     /// Opens the file at `path` for reading and writing and takes an exclusive lock (`flock`) on it. The boundary is the file's length until
-    /// [`Transaction::set_boundary`].
+    /// [`Transaction::set_boundary`]. Until the end of the transaction there may be a journal in `folder`.
     ///
     /// # Errors
-    /// [`TransactionError::Busy`] where another program holds a lock for longer than a second; [`TransactionError::Io`].
-    pub fn begin(path: &Path) -> Result<Self, TransactionError> {
-        let file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .open(path)
-            .map_err(io_error("opening the file for writing"))?;
-        lock(&file)?;
-        Self::on(Box::new(file))
+    /// [`TransactionError::Busy`] where another program holds a lock for longer than a second; [`TransactionError::Pending`] where there is
+    /// the journal of an earlier change; [`TransactionError::Io`].
+    pub fn begin(path: &Path, folder: JournalFolder) -> Result<Self, TransactionError> {
+        Self::on(open_locked(path)?, Some(folder))
     }
 
-    fn on(storage: Box<dyn Storage>) -> Result<Self, TransactionError> {
+    /// The same for a file that has nothing in it yet, and so needs no journal.
+    ///
+    /// # Errors
+    /// [`TransactionError::Busy`]; [`TransactionError::NotNew`]; [`TransactionError::Io`].
+    pub fn begin_new(path: &Path) -> Result<Self, TransactionError> {
+        let storage = open_locked(path)?;
         let len_bytes = storage.identity()?.len_bytes;
+        if len_bytes > 0 {
+            return Err(TransactionError::NotNew { len_bytes });
+        }
+        Self::on(storage, None)
+    }
+
+    fn on(
+        storage: Box<dyn Storage>,
+        folder: Option<JournalFolder>,
+    ) -> Result<Self, TransactionError> {
+        let len_bytes = storage.identity()?.len_bytes;
+        let journal = folder.map(Journal::new).transpose()?;
         Ok(Self {
             storage,
             state: Mutex::new(State {
@@ -126,6 +110,9 @@ impl Transaction {
                 boundary: len_bytes,
                 len_bytes,
                 held: HeldBack::default(),
+                guard: 0..0,
+                journal,
+                head: None,
                 appended: false,
                 is_synced: false,
                 phase: Phase::Open,
@@ -140,15 +127,16 @@ impl Transaction {
     }
 
     /// Says where the boundary is, before anything was written. What the file holds behind it (left by a program that crashed) will be
-    /// overwritten, and the file seems to end there.
+    /// overwritten, and the file seems to end there. `guard` are the bytes, at most some hundred, that every change of the content changes.
     ///
     /// # Errors
-    /// [`TransactionError::Offset`] where it is beyond the end of the file.
-    pub fn set_boundary(&self, boundary: u64) -> Result<(), TransactionError> {
+    /// [`TransactionError::Offset`] where the boundary is beyond the end of the file.
+    pub fn set_boundary(&self, boundary: u64, guard: Range<u64>) -> Result<(), TransactionError> {
         let mut state = self.state();
         if boundary > state.old_len_bytes {
             return Err(TransactionError::Offset { offset: boundary });
         }
+        state.guard = guard;
         state.boundary = boundary;
         state.len_bytes = boundary;
         Ok(())
@@ -181,20 +169,50 @@ impl Transaction {
         if appended.is_empty() {
             return Ok(());
         }
-        state.appended = true;
         state.is_synced = false;
         let at = offset + held.len() as u64;
-        let written = self.storage.write_all_at(appended, at);
-        written.map_err(|error| {
+        let written = self.begin_changing(&mut state).and_then(|()| {
+            self.storage
+                .write_all_at(appended, at)
+                .map_err(|error| TransactionError::Write {
+                    offset: at,
+                    len_bytes: appended.len() as u64,
+                    error: Arc::new(error),
+                })
+        });
+        written.inspect_err(|failure| {
             state.held.write(at, appended);
-            let failure = TransactionError::Write {
-                offset: at,
-                len_bytes: appended.len() as u64,
-                error: Arc::new(error),
-            };
             state.phase = Phase::GivenUp(Some(failure.clone()));
-            failure
         })
+    }
+
+    /// To be called before anything is changed in the file: begins the journal.
+    fn begin_changing(&self, state: &mut State) -> Result<(), TransactionError> {
+        if state.appended {
+            return Ok(());
+        }
+        if let Some(journal) = &mut state.journal {
+            let identity = self.storage.identity()?;
+            let offset = state.guard.start;
+            let len_bytes = u32::try_from(state.guard.end.saturating_sub(offset))
+                .map_err(|_| TransactionError::Offset { offset })?;
+            let digest = journal::guard_digest(&*self.storage, offset, len_bytes)
+                .map_err(io_error("reading the file"))?;
+            let head = state.head.insert(Head {
+                device: identity.device,
+                inode: identity.inode,
+                old_len_bytes: state.old_len_bytes,
+                boundary: state.boundary,
+                guard: Guard {
+                    offset,
+                    len_bytes,
+                    digest,
+                },
+            });
+            journal.begin(head)?;
+        }
+        state.appended = true;
+        Ok(())
     }
 
     /// Makes the file `len_bytes` long: what is cut off is gone when the change is applied, what is added reads as zeros.
@@ -255,10 +273,12 @@ impl Transaction {
         }
         // Space that was allocated and never written lies behind the last byte.
         let longer = state.len_bytes.max(state.boundary);
-        self.storage
-            .set_len(longer)
-            .map_err(io_error("setting the length of the file"))?;
-        state.appended = true;
+        if longer != self.storage.identity()?.len_bytes {
+            self.begin_changing(state)?;
+            self.storage
+                .set_len(longer)
+                .map_err(io_error("setting the length of the file"))?;
+        }
         self.storage
             .sync()
             .map_err(io_error("making the appended part durable"))?;
@@ -269,32 +289,101 @@ impl Transaction {
     /// Makes the changes durable and visible: the appended part first, if that was not done, then what was held back.
     ///
     /// # Errors
-    /// Where the transaction was given up, or the appended part cannot be made durable, the file is as it was before. An error after
-    /// that leaves a part of the changes in the file; [`Transaction::is_applying`] tells the two apart.
+    /// Where the transaction was given up, or the appended part or the journal cannot be made durable, the file is as it was before.
+    /// [`TransactionError::Interrupted`] where it fails later, and says whether the file was put back as it was; if not, the journal is there
+    /// still, and [`recover`] finishes the change.
     pub fn apply(&self) -> Result<(), TransactionError> {
         let mut state = self.state();
         self.sync_appended_of(&mut state)?;
+        let body = self.plan(&state)?;
+        let is_shorter = body.final_len_bytes < body.new_len_bytes;
+        if body.runs.is_empty() && !is_shorter {
+            state.phase = Phase::Applying;
+            if let Some(journal) = &mut state.journal
+                && let Err(error) = journal.remove()
+            {
+                log::warn!("{error}: it is dealt with at the next mount");
+            }
+            return Ok(());
+        }
+        self.begin_changing(&mut state)?;
+        let State { journal, head, .. } = &mut *state;
+        let (Some(journal), Some(head)) = (journal, head) else {
+            // A new file has no content: its boundary is 0, below which nothing lies.
+            return Err(TransactionError::GivenUp);
+        };
+        if let Err(failure) = journal.complete(head, &body) {
+            // It may be whole on the disk all the same, and must not be when the file is cut.
+            state.phase = match journal.remove() {
+                Ok(()) => Phase::GivenUp(Some(failure.clone())),
+                Err(error) => {
+                    log::error!("{error}");
+                    Phase::Applying
+                }
+            };
+            return Err(match state.phase {
+                Phase::Applying => interrupted(failure, false),
+                _ => failure,
+            });
+        }
         state.phase = Phase::Applying;
-        for (offset, bytes) in state.held.iter() {
-            self.storage
-                .write_all_at(bytes, offset)
-                .map_err(|error| TransactionError::Write {
-                    offset,
-                    len_bytes: bytes.len() as u64,
-                    error: Arc::new(error),
-                })?;
+        if let Err(failure) = recovery::overwrite(&*self.storage, &body) {
+            let is_restored = !is_shorter && self.put_back(&mut state, &body);
+            let failure = interrupted(failure, is_restored);
+            if is_restored {
+                state.phase = Phase::GivenUp(Some(failure.clone()));
+            }
+            return Err(failure);
         }
-        if state.len_bytes < state.boundary {
-            self.storage
-                .set_len(state.len_bytes)
-                .map_err(io_error("setting the length of the file"))?;
+        if let Some(journal) = &mut state.journal
+            && let Err(error) = journal.remove()
+        {
+            // The change is made, and durable. No other one begins while the journal is there.
+            log::error!("{error}: it is dealt with at the next mount");
         }
-        self.storage
-            .sync()
-            .map_err(io_error("making the changes durable"))
+        Ok(())
     }
 
-    /// Whether [`Transaction::apply`] has begun to write what was held back.
+    /// What is to be overwritten.
+    fn plan(&self, state: &State) -> Result<Body, TransactionError> {
+        let failed = io_error("reading the file");
+        let mut runs = Vec::new();
+        for (offset, bytes) in state.held.iter() {
+            runs::differences(&*self.storage, offset, bytes, &mut runs).map_err(&failed)?;
+        }
+        let new_len_bytes = state.len_bytes.max(state.boundary);
+        let sample = journal::sample(&*self.storage, state.boundary, new_len_bytes);
+        Ok(Body {
+            new_len_bytes,
+            final_len_bytes: state.len_bytes,
+            sample: sample.map_err(failed)?.ok_or_else(|| {
+                TransactionError::Read(self.beyond(state.boundary, new_len_bytes))
+            })?,
+            runs,
+        })
+    }
+
+    /// Puts back what was overwritten, and says whether that is durable.
+    fn put_back(&self, state: &mut State, body: &Body) -> bool {
+        let undone = recovery::undo(&*self.storage, body).and_then(|()| match &mut state.journal {
+            Some(journal) => journal.remove(),
+            None => Ok(()),
+        });
+        if let Err(error) = &undone {
+            log::error!("the file could not be put back as it was: {error}");
+        }
+        undone.is_ok()
+    }
+
+    fn beyond(&self, offset: u64, end: u64) -> SourceError {
+        SourceError::BeyondEnd {
+            offset,
+            want_bytes: end.saturating_sub(offset),
+            file_len_bytes: self.storage.identity().map_or(0, |now| now.len_bytes),
+        }
+    }
+
+    /// Whether the file may have new bytes below the boundary: [`Transaction::apply`] has written them, or failed to put back what was there.
     #[must_use]
     pub fn is_applying(&self) -> bool {
         matches!(self.state().phase, Phase::Applying)
@@ -308,12 +397,40 @@ impl Transaction {
 impl Drop for Transaction {
     fn drop(&mut self) {
         let state = self.state.get_mut().unwrap_or_else(PoisonError::into_inner);
-        let is_unfinished = state.appended && !matches!(state.phase, Phase::Applying);
-        if is_unfinished && let Err(error) = self.storage.set_len(state.old_len_bytes) {
-            // What is left lies behind the end that the superblock names, so it is no part of the file's content.
+        if matches!(state.phase, Phase::Applying) {
+            return;
+        }
+        if state.appended
+            && let Err(error) = self.storage.set_len(state.old_len_bytes)
+        {
+            // What is left lies behind the end that the superblock names, so it is no part of the file's content. By the journal it is cut off
+            // at the next mount.
             log::warn!("the end of an unfinished change could not be cut off: {error}");
+            return;
+        }
+        if let Some(journal) = &mut state.journal
+            && let Err(error) = journal.take_back()
+        {
+            log::warn!("{error}: it is dealt with at the next mount");
         }
     }
+}
+
+fn interrupted(failure: TransactionError, is_restored: bool) -> TransactionError {
+    TransactionError::Interrupted {
+        error: Arc::new(failure),
+        is_restored,
+    }
+}
+
+fn open_locked(path: &Path) -> Result<Box<dyn Storage>, TransactionError> {
+    let file = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .open(path)
+        .map_err(io_error("opening the file for writing"))?;
+    lock(&file)?;
+    Ok(Box::new(file))
 }
 
 impl Source for Transaction {
@@ -345,29 +462,5 @@ impl Source for Transaction {
 
     fn identity(&self) -> Result<Identity, SourceError> {
         self.storage.identity()
-    }
-}
-
-/// What failed, with what the operating system said.
-fn io_error(action: &'static str) -> impl Fn(io::Error) -> TransactionError {
-    move |error| TransactionError::Io {
-        action,
-        error: Arc::new(error),
-    }
-}
-
-/// Takes the lock that the HDF5 library takes on a file that it writes.
-fn lock(file: &File) -> Result<(), TransactionError> {
-    let deadline = Instant::now() + LOCK_PATIENCE;
-    loop {
-        match rustix::fs::flock(file, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => return Ok(()),
-            Err(rustix::io::Errno::INTR) => {}
-            Err(rustix::io::Errno::WOULDBLOCK) if Instant::now() < deadline => {
-                std::thread::sleep(LOCK_INTERVAL);
-            }
-            Err(rustix::io::Errno::WOULDBLOCK) => return Err(TransactionError::Busy),
-            Err(error) => return Err(io_error("locking the file")(error.into())),
-        }
     }
 }

@@ -1,10 +1,15 @@
-//! What a [`Transaction`](super::Transaction) needs of a file: the seam at which tests let the n-th call fail.
+//! What a [`Transaction`](super::Transaction) and its journal need of files: the seam at which tests let the n-th call fail.
 
 use std::fmt::Debug;
 use std::fs::File;
 use std::io;
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::FileExt;
+use std::path::Path;
 use std::sync::Arc;
+
+use rustix::fs::{AtFlags, CWD, Mode, OFlags, RenameFlags};
+use rustix::io::Errno;
 
 use crate::source::{Identity, SourceError, local};
 
@@ -16,10 +21,24 @@ pub(super) trait Storage: Debug + Send + Sync {
     fn write_all_at(&self, bytes: &[u8], offset: u64) -> io::Result<()>;
     /// Makes the file that long.
     fn set_len(&self, len_bytes: u64) -> io::Result<()>;
-    /// Waits until all that was written is durable.
+    /// Waits until all that was written, and the length, are durable.
     fn sync(&self) -> io::Result<()>;
     /// The state of the file now.
     fn identity(&self) -> Result<Identity, SourceError>;
+}
+
+/// A folder whose files are named, made and removed.
+pub(super) trait Folder: Debug + Send + Sync {
+    /// Opens a file for reading; `None` where there is none.
+    fn open(&self, name: &str) -> io::Result<Option<Box<dyn Storage>>>;
+    /// Makes an empty file, which must not be there.
+    fn create(&self, name: &str) -> io::Result<Box<dyn Storage>>;
+    /// Removes a file, if it is there.
+    fn remove(&self, name: &str) -> io::Result<()>;
+    /// Moves a file out of the folder to a path where there must be nothing.
+    fn move_to(&self, name: &str, path: &Path) -> io::Result<()>;
+    /// Waits until the names in it are durable.
+    fn sync(&self) -> io::Result<()>;
 }
 
 impl Storage for File {
@@ -45,7 +64,8 @@ impl Storage for File {
     }
 
     fn sync(&self) -> io::Result<()> {
-        self.sync_all()
+        // The length counts as data (fdatasync(2)); times do not matter.
+        self.sync_data()
     }
 
     fn identity(&self) -> Result<Identity, SourceError> {
@@ -56,5 +76,52 @@ impl Storage for File {
                 error: Arc::new(error),
             }),
         }
+    }
+}
+
+/// No symbolic link is followed in it.
+impl Folder for OwnedFd {
+    fn open(&self, name: &str) -> io::Result<Option<Box<dyn Storage>>> {
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK;
+        let file = match rustix::fs::openat(self, name, flags, Mode::empty()) {
+            Ok(file) => File::from(file),
+            Err(Errno::NOENT) => return Ok(None),
+            Err(error) => return Err(error.into()),
+        };
+        if !file.metadata()?.is_file() {
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidInput,
+                format!("{name} is not a regular file"),
+            ));
+        }
+        Ok(Some(Box::new(file)))
+    }
+
+    fn create(&self, name: &str) -> io::Result<Box<dyn Storage>> {
+        let flags =
+            OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let file = rustix::fs::openat(self, name, flags, Mode::RUSR | Mode::WUSR)?;
+        Ok(Box::new(File::from(file)))
+    }
+
+    fn remove(&self, name: &str) -> io::Result<()> {
+        match rustix::fs::unlinkat(self, name, AtFlags::empty()) {
+            Ok(()) | Err(Errno::NOENT) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    fn move_to(&self, name: &str, path: &Path) -> io::Result<()> {
+        Ok(rustix::fs::renameat_with(
+            self,
+            name,
+            CWD,
+            path,
+            RenameFlags::NOREPLACE,
+        )?)
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        Ok(rustix::fs::fsync(self)?)
     }
 }

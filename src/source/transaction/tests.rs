@@ -2,8 +2,17 @@
 
 use std::path::PathBuf;
 
-use super::testing::{Fail, begin_failing};
+use std::fs::File;
+use std::io;
+
+use rustix::fs::FlockOperation;
+
+use super::testing::{Fail, begin_failing, journal_beside};
 use super::*;
+
+fn begin(path: &Path) -> Result<Transaction, TransactionError> {
+    Transaction::begin(path, journal_beside(path))
+}
 
 /// A file of the bytes 0, 1, 2 ... in a folder of its own.
 fn file(len: u8) -> (tempfile::TempDir, PathBuf, Vec<u8>) {
@@ -24,8 +33,8 @@ fn read(transaction: &Transaction) -> Vec<u8> {
 #[test]
 fn what_lies_below_the_boundary_is_held_back() {
     let (_folder, path, before) = file(100);
-    let transaction = Transaction::begin(&path).unwrap();
-    transaction.set_boundary(90).unwrap();
+    let transaction = begin(&path).unwrap();
+    transaction.set_boundary(90, 0..8).unwrap();
     assert_eq!(read(&transaction), before[..90]);
     transaction.write_at(85, &[200; 20]).unwrap();
     transaction.write_at(3, &[201; 2]).unwrap();
@@ -47,7 +56,7 @@ fn what_lies_below_the_boundary_is_held_back() {
 fn without_apply_nothing_happened() {
     let (_folder, path, before) = file(100);
     for given_up in [false, true] {
-        let transaction = Transaction::begin(&path).unwrap();
+        let transaction = begin(&path).unwrap();
         transaction.write_at(0, &[9; 300]).unwrap();
         if given_up {
             transaction.give_up();
@@ -65,7 +74,7 @@ fn lengths_take_effect_when_they_are_applied() {
     let (_folder, path, before) = file(100);
     for (len, want) in [(40, 40), (100, 100), (150, 150)] {
         std::fs::write(&path, &before).unwrap();
-        let transaction = Transaction::begin(&path).unwrap();
+        let transaction = begin(&path).unwrap();
         transaction.write_at(50, &[7]).unwrap();
         transaction.set_len(len);
         assert_eq!(transaction.len_bytes().unwrap(), len);
@@ -81,17 +90,14 @@ fn lengths_take_effect_when_they_are_applied() {
 #[test]
 fn only_one_has_the_file() {
     let (_folder, path, _) = file(10);
-    let first = Transaction::begin(&path).unwrap();
-    assert!(matches!(
-        Transaction::begin(&path),
-        Err(TransactionError::Busy)
-    ));
+    let first = begin(&path).unwrap();
+    assert!(matches!(begin(&path), Err(TransactionError::Busy)));
     drop(first);
     // A reader's lock, which is given back in time.
     let reader = File::open(&path).unwrap();
     rustix::fs::flock(&reader, FlockOperation::LockShared).unwrap();
     let waiting = std::thread::scope(|scope| {
-        let second = scope.spawn(|| Transaction::begin(&path).map(drop));
+        let second = scope.spawn(|| begin(&path).map(drop));
         drop(reader);
         second.join().unwrap()
     });
@@ -101,7 +107,7 @@ fn only_one_has_the_file() {
 #[test]
 fn a_failed_write_is_the_last_one() {
     let (_folder, path, before) = file(100);
-    let transaction = begin_failing(&path, Fail::Only(1));
+    let transaction = begin_failing(&path, Fail::Only(3));
     transaction.write_at(100, &[1; 10]).unwrap();
     let failure = transaction.write_at(110, &[2; 10]).unwrap_err();
     let TransactionError::Write { offset, error, .. } = failure else {
@@ -127,14 +133,14 @@ fn a_failed_write_is_the_last_one() {
 #[test]
 fn impossible_offsets_are_refused() {
     let (_folder, path, before) = file(10);
-    let transaction = Transaction::begin(&path).unwrap();
+    let transaction = begin(&path).unwrap();
     for offset in [u64::MAX, u64::MAX - 1, 1 << 63] {
         assert!(matches!(
             transaction.write_at(offset, b"xx"),
             Err(TransactionError::Offset { .. })
         ));
     }
-    assert!(transaction.set_boundary(11).is_err());
+    assert!(transaction.set_boundary(11, 0..0).is_err());
     drop(transaction);
     assert_eq!(std::fs::read(&path).unwrap(), before);
 }

@@ -249,7 +249,7 @@ fn what_is_no_overlay_is_refused() {
     sidecar.create(&blocks_name(7)).unwrap();
     assert!(matches!(
         Overlay::open(&sidecar, 7),
-        Err(StagingError::SidecarForeign { .. })
+        Err(StagingError::SidecarDamaged { .. })
     ));
 }
 
@@ -259,6 +259,10 @@ fn a_discarded_overlay_leaves_nothing() {
     let (_directory, sidecar, mut overlay) = new_overlay(&base);
     overlay.discard();
     drop(overlay);
+    // Its files stay until the log says durably that it is gone.
+    assert_eq!(sidecar.names().unwrap().len(), 3);
+    assert_eq!(sidecar.take_removed(), [7]);
+    sidecar.remove_overlay(7).unwrap();
     assert_eq!(sidecar.names().unwrap(), ["lock"]);
 }
 

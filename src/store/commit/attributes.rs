@@ -2,7 +2,7 @@
 
 use crate::h5::writer::{AttributeData, AttributeShape, LibraryWriter, NewAttribute, WriteError};
 use crate::h5::{self, Address, Attribute, MetaReader, ObjectHeader};
-use crate::store::attributes::{HeapValues, is_bookkeeping, is_version_bookkeeping};
+use crate::store::attributes::{HeapValues, check_values, is_bookkeeping, is_version_bookkeeping};
 use crate::store::json;
 use crate::store::typed_value::{Extent, TypedData, TypedValue, attribute_value};
 use crate::store::{AttributeChange, CommitError};
@@ -135,11 +135,14 @@ impl AttributePlan {
         owner: Owner,
     ) -> Result<(), h5::H5Error> {
         let header = ObjectHeader::read(reader, address)?;
-        let mut names = h5::attribute_names(reader, &header)?;
-        names.retain(|name| {
-            let is_own = owner == Owner::Dataset && is_bookkeeping(name);
-            !is_own && !self.dropped.contains(name)
+        let mut attributes = h5::attributes(reader, &header)?;
+        attributes.retain(|attribute| {
+            let is_own = owner == Owner::Dataset && is_bookkeeping(&attribute.name);
+            !is_own && !self.dropped.contains(&attribute.name)
         });
+        check_values(reader, attributes.iter())?;
+        let names = attributes.into_iter().map(|attribute| attribute.name);
+        let names = names.collect();
         self.carried_over = Some(CarriedOver { from, names });
         Ok(())
     }

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use chrono::Datelike;
 
 use crate::h5::{self, MetaReader};
+use crate::store::attributes::check_values;
 use crate::store::{
     ChildKind, CommitError, NAME_MAX_BYTES, NewContent, NewVersion, Snapshot, StoreError,
     VersionTree,
@@ -103,6 +104,24 @@ pub(super) fn check_layout(snapshot: &Snapshot, path: &Path) -> Result<Option<i6
             data_version,
         }),
     }
+}
+
+/// Whether the C library can be asked to change the attributes of the group of all versions.
+///
+/// # Errors
+/// Their damage.
+pub(super) fn check_versions_group(snapshot: &Snapshot, path: &Path) -> Result<(), CommitError> {
+    let file = &snapshot.file.h5;
+    let reader = file.reader();
+    let names: [&[u8]; 2] = [b"_version_data", b"versions"];
+    let check = || {
+        let Some(group) = h5::find_path(&reader, file.root(), file.root(), &names)? else {
+            return Ok(());
+        };
+        let header = h5::ObjectHeader::read(&reader, group)?;
+        check_values(&reader, h5::attributes(&reader, &header)?.iter())
+    };
+    check().map_err(|error| damaged(path, error))
 }
 
 /// Whether any raw data holds strings of variable length.

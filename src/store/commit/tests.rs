@@ -7,6 +7,7 @@ use std::process::Command;
 use super::*;
 use crate::h5::fixture::Fixture;
 use crate::h5::testing::python;
+use crate::source::testing::journal_beside;
 use crate::store::description::{parse_chunk_shape, parse_datatype, parse_filters, parse_shape};
 use crate::store::{
     AttributeChange, CommitFailure, Description, Sharing, StagedBytes, StagedReadError,
@@ -44,6 +45,10 @@ impl Memory {
         let written = std::iter::once(0..bytes.len() as u64).collect();
         Self { bytes, written }
     }
+}
+
+fn commit(file: &VersionedFile, new: &NewVersion<'_>) -> Result<CommitReport, CommitError> {
+    file.commit(new, journal_beside(file.path()))
 }
 
 fn open(path: &Path) -> VersionedFile {
@@ -255,7 +260,7 @@ fn the_same_edits_give_the_same_file() {
         ];
         let mut new = version(&file, "r2", objects);
         new.attributes = vec![set("comment", "second")];
-        let report = file.commit(&new).unwrap();
+        let report = commit(&file, &new).unwrap();
         let history = report.snapshot.history();
         let current = history.version(history.current().unwrap());
         assert_eq!(*current.key.name, *b"r2");
@@ -353,7 +358,7 @@ fn every_type_is_written_as_the_library_does() {
             )
         });
         let new = version(&file, "r2", objects.collect());
-        file.commit(&new).unwrap();
+        commit(&file, &new).unwrap();
         for (array, bytes) in arrays.iter().zip(&bytes) {
             assert_eq!(read(&file, &array.0).bytes, bytes.bytes, "{}", array.0);
         }
@@ -472,7 +477,7 @@ fn what_is_carried_from_commit_to_commit_is_what_the_file_holds() {
         }
         let mut next = version(&file, &format!("step{step}"), objects);
         next.timestamp += chrono::TimeDelta::seconds(i64::from(step));
-        file.commit(&next).unwrap();
+        commit(&file, &next).unwrap();
         assert_eq!(read(&file, "a").bytes, a.bytes);
         if step % 3 != 1 {
             assert_state_is_as_read(&file);
@@ -491,7 +496,7 @@ fn versions_follow_versions() {
     let mut a = kept("a", NewContent::Unchanged);
     a.attributes = vec![set("k", "3"), set("new", "[1.5, 2]")];
     let r2 = version(&file, "r2", vec![a, kept("b", NewContent::Unchanged)]);
-    let report = file.commit(&r2).unwrap();
+    let report = commit(&file, &r2).unwrap();
     assert_sharing_is_as_read(&file);
     assert_eq!((report.chunks_hashed, report.chunks_stored), (0, 0));
     // Nothing at all, from the first version, and not the current one.
@@ -499,7 +504,7 @@ fn versions_follow_versions() {
     let r1 = report.snapshot.history().version(r1).key.clone();
     let mut r3 = version(&file, "r3", Vec::new());
     (r3.base, r3.make_current) = (Some(r1.clone()), false);
-    file.commit(&r3).unwrap();
+    commit(&file, &r3).unwrap();
     assert_sharing_is_as_read(&file);
     // A dataset under a path that was deleted takes its type from there; one that grows where zero is not the fill value.
     let back = Memory::whole(numbers(&[1.0, 2.0]));
@@ -512,7 +517,7 @@ fn versions_follow_versions() {
     };
     let mut r4 = version(&file, "r4", vec![object("a", bare(&back))]);
     r4.base = None;
-    file.commit(&r4).unwrap();
+    commit(&file, &r4).unwrap();
     assert_sharing_is_as_read(&file);
     // What lies between the members of a compound is kept, though the library neither keeps nor compares it.
     let gaps = Memory::whole((0..64).collect());
@@ -528,7 +533,7 @@ fn versions_follow_versions() {
     filled.bytes.extend([0; 12]);
     let mut r5 = version(&file, "r5", vec![kept("filled", edited(&filled)), gaps_new]);
     r5.base = Some(r1);
-    file.commit(&r5).unwrap();
+    commit(&file, &r5).unwrap();
     assert_sharing_is_as_read(&file);
     assert_state_is_as_read(&file);
     assert_eq!(read(&file, "filled").bytes, filled.bytes);
@@ -555,7 +560,7 @@ assert list(versions["r5"]["gaps"]["a"]) == [0, 16, 32, 48] and versions["r5"]["
 }
 
 fn assert_refused(file: &VersionedFile, new: &NewVersion<'_>, failure: CommitFailure, words: &str) {
-    let error = file.commit(new).unwrap_err();
+    let error = commit(file, new).unwrap_err();
     assert_eq!(error.failure(), failure, "{error}");
     assert!(error.to_string().contains(words), "{error}");
 }
@@ -699,10 +704,10 @@ fn a_file_that_another_program_holds_is_busy() {
     let file = open(&path);
     let other = File::open(&path).unwrap();
     rustix::fs::flock(&other, rustix::fs::FlockOperation::LockShared).unwrap();
-    let error = file.commit(&version(&file, "r2", Vec::new())).unwrap_err();
+    let error = commit(&file, &version(&file, "r2", Vec::new())).unwrap_err();
     assert!(matches!(error, CommitError::Busy { .. }), "{error}");
     drop(other);
-    file.commit(&version(&file, "r2", Vec::new())).unwrap();
+    commit(&file, &version(&file, "r2", Vec::new())).unwrap();
 }
 
 /// Staged bytes that fail, or that look at the file, once the commit is under way.
@@ -771,7 +776,7 @@ fn old_versions_are_read_during_a_commit_and_after_a_failure() {
             ..written
         };
         let new = version(&file, "r2", vec![object("c", NewContent::Written(written))]);
-        let error = file.commit(&new).unwrap_err();
+        let error = commit(&file, &new).unwrap_err();
         assert!(matches!(error, CommitError::Staged { .. }), "{error}");
         assert!(std::fs::read(&path).unwrap() == before);
     }
@@ -784,7 +789,7 @@ fn old_versions_are_read_during_a_commit_and_after_a_failure() {
         ..written
     };
     let new = version(&file, "r2", vec![object("c", NewContent::Written(written))]);
-    let report = file.commit(&new).unwrap();
+    let report = commit(&file, &new).unwrap();
     assert_eq!((report.chunks_hashed, report.chunks_stored), (313, 2));
     assert!(whole.reads.load(std::sync::atomic::Ordering::SeqCst) > 313);
     assert!(report.snapshot.history().by_shown_name(b"r2").is_some());
@@ -808,19 +813,19 @@ fn layouts_with_wrong_hashes_are_refused() {
     ] {
         let name = format!("v{number}.h5");
         let file = open(&files.path(&name));
-        let error = file.commit(&version(&file, "r2", Vec::new())).unwrap_err();
+        let error = commit(&file, &version(&file, "r2", Vec::new())).unwrap_err();
         assert_eq!(error.failure(), CommitFailure::ReadOnly);
         let error = error.to_string();
         assert!(error.contains(words), "{error}");
         // What it tells to do is all that has to be done.
         if let Some(program) = error.split('`').nth(1) {
             files.run(&program.replace("PATH", &format!("'{name}'")));
-            file.commit(&version(&file, "r2", Vec::new())).unwrap();
+            commit(&file, &version(&file, "r2", Vec::new())).unwrap();
         }
     }
     let path = files.path("v1.h5");
     let file = open(&path);
-    file.commit(&version(&file, "r2", Vec::new())).unwrap();
+    commit(&file, &version(&file, "r2", Vec::new())).unwrap();
     assert_by_python(&path, "assert versions.data_version_identifier == 4");
 }
 
@@ -847,7 +852,7 @@ with h5py.File("twice.h5", "w") as file:
     let file = open(&path);
     let bytes = Memory::whole(vec![5; 4]);
     let new = version(&file, "r4", vec![kept("x", edited(&bytes))]);
-    file.commit(&new).unwrap();
+    commit(&file, &new).unwrap();
     files.run(
         r#"
 import h5py
@@ -872,7 +877,7 @@ fn a_name_that_is_used_again_may_change_the_parents_of_others() {
     for name in ["r2", "r3"] {
         let mut new = version(&file, name, vec![kept("a", NewContent::Unchanged)]);
         new.timestamp += chrono::TimeDelta::seconds(i64::from(name == "r3"));
-        file.commit(&new).unwrap();
+        commit(&file, &new).unwrap();
     }
     let program =
         "import h5py\nwith h5py.File('small.h5', 'r+') as f: del f['_version_data/versions/r2']";
@@ -881,7 +886,7 @@ fn a_name_that_is_used_again_may_change_the_parents_of_others() {
     let mut again = version(&file, "r2", vec![kept("a", NewContent::Unchanged)]);
     let r1 = file.look().history().by_shown_name(b"r1").unwrap();
     again.base = Some(file.look().history().version(r1).key.clone());
-    file.commit(&again).unwrap();
+    commit(&file, &again).unwrap();
     let snapshot = file.look();
     let history = snapshot.history();
     let parent = |name: &[u8]| history.version(history.by_shown_name(name).unwrap()).parent;
