@@ -208,6 +208,8 @@ impl Vfs {
                 Handle::Staged(Arc::new(open))
             }
             Node::Control(control) => return self.open_control(control, flags),
+            // The kernel looks the name up anew.
+            Node::Retired(_) => return Err(FsError::Stale),
             _ => return Err(FsError::IsADirectory),
         };
         Ok(Opened {
