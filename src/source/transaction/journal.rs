@@ -219,20 +219,11 @@ pub(super) struct Journal {
 
 impl Journal {
     /// One that is not there yet.
-    ///
-    /// # Errors
-    /// [`TransactionError::Pending`] where there is one, of an earlier change.
-    pub(super) fn new(folder: JournalFolder) -> Result<Self, TransactionError> {
-        let there = folder.folder.open(NAME);
-        match there.map_err(io_error("looking for a journal"))? {
-            Some(_) => Err(TransactionError::Pending {
-                path: folder.journal_path(),
-            }),
-            None => Ok(Self {
-                folder,
-                file: None,
-                names: None,
-            }),
+    pub(super) fn new(folder: JournalFolder) -> Self {
+        Self {
+            folder,
+            file: None,
+            names: None,
         }
     }
 
