@@ -5,6 +5,7 @@ mod common;
 use std::fs::{self, File};
 use std::io::{ErrorKind, Read};
 use std::os::unix::fs::{FileExt, PermissionsExt};
+use std::os::unix::net::UnixDatagram;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
@@ -12,8 +13,8 @@ use std::sync::OnceLock;
 use std::time::Duration;
 
 use common::{
-    Mount, MountPoint, daemons_of, is_running, mounts_at, run_python, send, vh5fs, wait_until,
-    words,
+    DEADLINE, Mount, MountPoint, daemons_of, is_running, mounts_at, run_python, send, vh5fs,
+    wait_until, words,
 };
 use rustix::process::Signal;
 
@@ -623,4 +624,26 @@ fn a_reader_of_a_pipe_sees_its_end() {
     assert!(all.is_empty());
     assert_done(&umount(mount_point.path()));
     wait_for_no_daemon(mount_point.path());
+}
+
+#[test]
+fn a_service_manager_is_told_when_the_tree_is_usable() {
+    let mount_point = MountPoint::new();
+    let folder = tempfile::tempdir().unwrap();
+    let address = folder.path().join("notify");
+    let socket = UnixDatagram::bind(&address).unwrap();
+    socket.set_read_timeout(Some(DEADLINE)).unwrap();
+    let mut daemon = vh5fs()
+        .args(["mount", "--foreground"])
+        .args([fixture(), mount_point.path()])
+        .env("NOTIFY_SOCKET", &address)
+        .spawn()
+        .unwrap();
+    let mut message = [0; 64];
+    let received = socket.recv(&mut message).map(|len| message[..len].to_vec());
+    let listed = fs::read_dir(mount_point.path().join("versions")).map(Iterator::count);
+    send(daemon.id(), Signal::TERM);
+    assert!(daemon.wait().unwrap().success());
+    assert_eq!(received.unwrap(), b"READY=1\n");
+    assert!(listed.unwrap() > 0);
 }

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
 use clap::Args;
+use sd_notify::NotifyState;
 
 use super::mount_options::{MountOption, MountOptionList, parse_threads};
 use super::size::parse_size;
@@ -94,7 +95,17 @@ pub(super) fn run(args: &MountArgs) -> anyhow::Result<()> {
             &plan.mount.mount_point,
         )?);
     }
-    leave(serve(&plan, || Ok(()))?)
+    leave(serve(&plan, || {
+        tell_supervisor();
+        Ok(())
+    })?)
+}
+
+/// Tells systemd, or whatever else started us in the foreground and asked for it (`sd_notify(3)`), that the tree is usable.
+fn tell_supervisor() {
+    if let Err(error) = sd_notify::notify(&[NotifyState::Ready]) {
+        log::warn!("the service manager could not be told that the mount is ready: {error}");
+    }
 }
 
 fn run_daemon(args: &MountArgs) -> anyhow::Result<()> {

@@ -1,7 +1,10 @@
 //! The HDF5 C library, read-only: for what is not decoded natively, and to hold against it what is.
 //!
 //! All calls are made under the library's one lock, so none belongs where requests are served fast. The library is not made for
-//! hostile files: it is asked only about files and objects whose headers were decoded here before. It reads what the file held
+//! hostile files: it is asked only about files and objects whose headers were decoded here before. Of a damaged file it sees, when elements are
+//! read that have no chunk map, the groups on the way, the dataset's header, its mappings and its stored chunks; and in a commit, the groups that get new
+//! links, the attributes that are copied or overwritten with the heap collections that hold their values, and the chunk indexes that grow. It follows a heap
+//! collection whose free space has no length, and a circle of free blocks in a local heap, forever: the decoders here refuse both. It reads what the file held
 //! when it was opened; a [`LibraryFile`] is opened for one look and dropped after it.
 
 // The library is C: every call of it is unsafe.

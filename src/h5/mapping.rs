@@ -7,6 +7,7 @@
 
 mod chunk_map;
 mod selection;
+mod stream;
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -19,6 +20,7 @@ pub use selection::{HyperslabAxis, MAX_RANK, Selection};
 
 use chunk_map::ChunkMapBuilder;
 use selection::{BoxBuffer, BoxForm};
+use stream::{Pieces, Stretch};
 
 const BLOCK: &str = "global heap block for virtual datasets";
 /// A block's version and number of entries.
@@ -32,6 +34,11 @@ const MIN_MAPPING_BYTES: usize = 2 * MIN_SELECTION_BYTES + 1;
 const OWN_DATA: &[u8] = b"/_version_data/";
 /// What a mapping says for "this file".
 const THIS_FILE: &[u8] = b".";
+/// Blocks up to this length are decoded in memory. A longer one is read twice at the same time, by one thread that decodes it, and by
+/// another that makes its checksum, which takes as long.
+const IN_MEMORY_BYTES: u64 = 256 * 1024;
+/// No entry is longer: names are those of links, of 64 KiB at most, and the rest is a few hundred bytes.
+const MAX_ENTRY_BYTES: usize = 160 * 1024;
 /// How much of two blocks is compared at a time.
 const COMPARE_BYTES: u64 = 64 * 1024;
 
@@ -81,8 +88,54 @@ pub fn read_chunk_map(
             .map(MappingForm::Chunked)
             .ok_or(no_grid(heap_address));
     }
-    let block = heap::read_object(reader, heap_address, heap_index)?;
+    let (start, len_bytes) = heap::find_object(reader, heap_address, heap_index)?;
+    if len_bytes > IN_MEMORY_BYTES
+        && let Some(map) = read_long(
+            reader,
+            (start, len_bytes),
+            heap_address,
+            shape,
+            chunk_shape,
+            expected_source,
+        )?
+    {
+        return Ok(MappingForm::Chunked(map));
+    }
+    let block = reader.read(start, len_bytes)?;
     decode_chunk_map(&block, heap_address, shape, chunk_shape, expected_source)
+}
+
+/// Decodes a block of `len_bytes` at `start` as it is read; `None` where a mapping is not one chunk.
+fn read_long(
+    reader: &MetaReader,
+    (start, len_bytes): (Address, u64),
+    heap_address: Address,
+    shape: &[u64],
+    chunk_shape: &[u64],
+    expected_source: &[u8],
+) -> Result<Option<ChunkMap>, H5Error> {
+    let body_bytes = len_bytes.saturating_sub(CHECKSUM_BYTES);
+    let (found, is_sound) = std::thread::scope(|scope| {
+        let other = reader.again();
+        let sum = scope.spawn(move || is_sound(&other, start, body_bytes));
+        let found = Pieces::open(reader, start, body_bytes)
+            .and_then(|pieces| Entries::open(pieces, body_bytes, heap_address))
+            .and_then(|entries| entries.chunk_map(shape, chunk_shape, expected_source));
+        (found, sum.join())
+    });
+    let is_sound = is_sound.unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+    if is_sound? {
+        found
+    } else {
+        Err(damaged(heap_address, "its checksum does not match"))
+    }
+}
+
+/// Whether the `body_bytes` bytes at `start` have the checksum that follows them.
+fn is_sound(reader: &MetaReader, start: Address, body_bytes: u64) -> Result<bool, H5Error> {
+    let sum = stream::checksum(reader, start, body_bytes)?;
+    let stored = reader.read(Address(start.0 + body_bytes), CHECKSUM_BYTES)?;
+    Ok(*stored == sum.to_le_bytes())
 }
 
 /// Decodes the mappings of a virtual dataset from its heap `block`, which lies in the collection at `address`.
@@ -101,15 +154,12 @@ pub fn decode_chunk_map(
     chunk_shape: &[u64],
     expected_source: &[u8],
 ) -> Result<MappingForm, H5Error> {
-    let entries = Entries::open(block, address)?;
-    let map = ChunkMapBuilder::new(shape, chunk_shape, entries.len).ok_or(no_grid(address))?;
+    let body = checksum::verified(block, BLOCK, address)?;
+    let entries = Entries::open(body, body.len() as u64, address)?;
     Ok(
-        match entries
-            .clone()
-            .chunk_map(map, shape, chunk_shape, expected_source)
-        {
+        match entries.chunk_map(shape, chunk_shape, expected_source)? {
             Some(map) => MappingForm::Chunked(map),
-            None => MappingForm::Irregular(entries.mappings()?),
+            None => MappingForm::Irregular(decode_mappings(block, address)?),
         },
     )
 }
@@ -119,7 +169,8 @@ pub fn decode_chunk_map(
 /// # Errors
 /// As for [`decode_chunk_map`].
 pub fn decode_mappings(block: &[u8], address: Address) -> Result<Vec<Mapping>, H5Error> {
-    Entries::open(block, address)?.mappings()
+    let body = checksum::verified(block, BLOCK, address)?;
+    Entries::open(body, body.len() as u64, address)?.mappings()
 }
 
 /// The length in bytes and the stored checksum of the mapping block that is `len_bytes` long from `start` on, of which no more is
@@ -199,102 +250,91 @@ fn no_grid(address: Address) -> H5Error {
     damaged(address, "its dataset has no chunk grid that can be counted")
 }
 
-/// The entries of a block whose checksum was found right, none taken yet.
-#[derive(Clone)]
-struct Entries<'a> {
-    decoder: Decoder<'a>,
+/// The entries of a block, none taken yet.
+struct Entries<S> {
+    body: S,
     /// How many; no more than there is room for.
     len: usize,
     /// Whether each has flags.
     flagged: bool,
+    address: Address,
 }
 
-impl<'a> Entries<'a> {
-    fn open(block: &'a [u8], address: Address) -> Result<Self, H5Error> {
-        let body = checksum::verified(block, BLOCK, address)?;
-        let mut decoder = Decoder::new(body, BLOCK, address);
+impl<S: Stretch> Entries<S> {
+    /// The entries of a block of `body_bytes` bytes without its checksum.
+    fn open(mut body: S, body_bytes: u64, address: Address) -> Result<Self, H5Error> {
+        let mut decoder = Decoder::new(body.ahead(), BLOCK, address);
         let version = decoder.u8()?;
         if version > 1 {
             return Err(decoder.unsupported("its version is neither 0 nor 1"));
         }
         let len = decoder.length()?;
-        let room = (body.len() - HEADER_BYTES) / MIN_MAPPING_BYTES;
+        let room = (body_bytes - HEADER_BYTES as u64) / MIN_MAPPING_BYTES as u64;
         match usize::try_from(len) {
-            Ok(len) if len <= room => Ok(Self {
-                decoder,
-                len,
-                flagged: version == 1,
-            }),
+            Ok(count) if len <= room => {
+                body.pass(HEADER_BYTES)?;
+                Ok(Self {
+                    body,
+                    len: count,
+                    flagged: version == 1,
+                    address,
+                })
+            }
             _ => Err(decoder.damaged("it claims more entries than there is room for")),
         }
     }
 
     /// The map, or `None` where a mapping is not one chunk, or damaged; decoding in full tells which.
+    ///
+    /// # Errors
+    /// [`H5Error::Damaged`] where there is no chunk grid; what reading says.
     fn chunk_map(
         mut self,
-        mut map: ChunkMapBuilder,
         shape: &[u64],
         chunk_shape: &[u64],
         expected_source: &[u8],
-    ) -> Option<ChunkMap> {
-        let rank = shape.len();
-        if rank == 0 || rank > MAX_RANK {
-            return None;
-        }
-        let (mut source, mut target) = (BoxBuffer::new(), BoxBuffer::new());
+    ) -> Result<Option<ChunkMap>, H5Error> {
+        let map =
+            ChunkMapBuilder::new(shape, chunk_shape, self.len).ok_or(no_grid(self.address))?;
         let expected_source = escaped(expected_source);
-        let mut names = ExpectedNames::new(&expected_source);
-        let mut pattern: Option<Pattern<'_>> = None;
-        let mut patterns = 0u32;
-        for _ in 0..self.len {
-            let like_the_last = pattern
-                .as_ref()
-                .and_then(|last| last.take(&mut self.decoder));
-            let (source_numbers, target_numbers) = if let Some(numbers) = like_the_last {
-                numbers
-            } else {
-                patterns = patterns.saturating_add(1);
-                Pattern::decode(&mut self.decoder, self.flagged, rank, &names, &mut pattern)?
-            };
-            let forms = pattern.as_ref()?;
-            forms.source.unpack(source_numbers, rank, &mut source)?;
-            forms.target.unpack(target_numbers, rank, &mut target)?;
-            names.passed += 1;
-
-            let mut cell = 0;
-            for axis in 0..rank {
-                let (start, chunk) = (target.start[axis], chunk_shape[axis]);
-                let number = start / chunk;
-                // A start beyond the shape leaves no element, and no box has none.
-                let extent = shape[axis].saturating_sub(start).min(chunk);
-                if number * chunk != start
-                    || target.len[axis] != extent
-                    || source.len[axis] != extent
-                    || (axis > 0 && source.start[axis] != 0)
-                {
-                    return None;
+        let Some(mut cells) =
+            CellDecoder::new(map, shape, chunk_shape, &expected_source, self.flagged)
+        else {
+            return Ok(None);
+        };
+        let mut left = self.len;
+        loop {
+            let mut decoder = Decoder::new(self.body.ahead(), BLOCK, self.address);
+            let mut taken = 0;
+            while left > 0 {
+                match cells.take(&mut decoder) {
+                    Taken::Chunk => {
+                        taken = decoder.position();
+                        left -= 1;
+                    }
+                    Taken::OtherForm => return Ok(None),
+                    Taken::Nothing => break,
                 }
-                cell = cell * map.grid()[axis] + number;
             }
-            let stored = source.start[0] / chunk_shape[0];
-            if stored * chunk_shape[0] != source.start[0] || !map.insert(cell, stored) {
-                return None;
+            // An entry that is all in memory, and was not taken, is of another form.
+            let is_other = left > 0 && self.body.ahead().len() - taken >= MAX_ENTRY_BYTES;
+            let goes_on = !is_other && self.body.pass(taken)?;
+            if left == 0 && !goes_on && self.body.ahead().is_empty() {
+                return Ok(cells.finish());
+            }
+            if left == 0 || !goes_on {
+                return Ok(None);
             }
         }
-        self.check_end().ok()?;
-        if let (1, true, false, Some(pattern)) =
-            (patterns, map.is_in_order(), self.flagged, &pattern)
-        {
-            map.set_entry_bytes(pattern.len_bytes() as u64);
-        }
-        map.finish()
     }
+}
 
+impl Entries<&[u8]> {
     /// Every mapping in full. Names are shared with the entry before, so that memory follows the block's length.
-    fn mappings(mut self) -> Result<Vec<Mapping>, H5Error> {
+    fn mappings(self) -> Result<Vec<Mapping>, H5Error> {
         let mut mappings: Vec<Mapping> = Vec::with_capacity(self.len);
+        let decoder = &mut Decoder::new(self.body, BLOCK, self.address);
         for _ in 0..self.len {
-            let decoder = &mut self.decoder;
             let flags = decode_flags(decoder, self.flagged)?;
             let shared = |decoder: &mut Decoder<'_>| {
                 let origin = usize::try_from(decoder.length()?).ok();
@@ -328,15 +368,121 @@ impl<'a> Entries<'a> {
                 virtual_selection,
             });
         }
-        self.check_end()?;
-        Ok(mappings)
+        match decoder.remaining() {
+            0 => Ok(mappings),
+            _ => Err(decoder.damaged("it is longer than its entries")),
+        }
+    }
+}
+
+/// What was found where the next entry begins.
+enum Taken {
+    /// A chunk of the raw data in a cell of the grid.
+    Chunk,
+    /// An entry, and it is something else.
+    OtherForm,
+    /// No entry, as far as the bytes go; or one of another form.
+    Nothing,
+}
+
+/// Decodes entries into a chunk map, one after the other.
+struct CellDecoder<'d> {
+    map: ChunkMapBuilder,
+    shape: &'d [u64],
+    chunk_shape: &'d [u64],
+    names: ExpectedNames<'d>,
+    flagged: bool,
+    pattern: Option<Pattern>,
+    patterns: u32,
+    source: BoxBuffer,
+    target: BoxBuffer,
+}
+
+impl<'d> CellDecoder<'d> {
+    /// `None` for a rank that no selection has.
+    fn new(
+        map: ChunkMapBuilder,
+        shape: &'d [u64],
+        chunk_shape: &'d [u64],
+        expected_source: &'d [u8],
+        flagged: bool,
+    ) -> Option<Self> {
+        (1..=MAX_RANK).contains(&shape.len()).then(|| Self {
+            map,
+            shape,
+            chunk_shape,
+            names: ExpectedNames::new(expected_source),
+            flagged,
+            pattern: None,
+            patterns: 0,
+            source: BoxBuffer::new(),
+            target: BoxBuffer::new(),
+        })
     }
 
-    fn check_end(&self) -> Result<(), H5Error> {
-        match self.decoder.remaining() {
-            0 => Ok(()),
-            _ => Err(self.decoder.damaged("it is longer than its entries")),
+    #[inline]
+    fn take(&mut self, decoder: &mut Decoder<'_>) -> Taken {
+        let rank = self.shape.len();
+        let like_the_last = self.pattern.as_ref().and_then(|last| last.take(decoder));
+        let numbers = like_the_last.or_else(|| {
+            let found =
+                Pattern::decode(decoder, self.flagged, rank, &self.names, &mut self.pattern);
+            self.patterns = self.patterns.saturating_add(u32::from(found.is_some()));
+            found
+        });
+        let (Some((source, target)), Some(forms)) = (numbers, &self.pattern) else {
+            return Taken::Nothing;
+        };
+        let is_unpacked = forms
+            .source
+            .unpack(source, rank, &mut self.source)
+            .is_some()
+            && forms
+                .target
+                .unpack(target, rank, &mut self.target)
+                .is_some();
+        self.names.passed += 1;
+        if is_unpacked && self.insert().is_some() {
+            Taken::Chunk
+        } else {
+            Taken::OtherForm
         }
+    }
+
+    /// Puts the boxes that were decoded last into the map; `None` where they are not those of one chunk.
+    #[inline]
+    fn insert(&mut self) -> Option<()> {
+        let (source, target) = (&self.source, &self.target);
+        let mut cell = 0;
+        for axis in 0..self.shape.len() {
+            let (start, chunk) = (target.start[axis], self.chunk_shape[axis]);
+            let number = start / chunk;
+            // A start beyond the shape leaves no element, and no box has none.
+            let extent = self.shape[axis].saturating_sub(start).min(chunk);
+            if number * chunk != start
+                || target.len[axis] != extent
+                || source.len[axis] != extent
+                || (axis > 0 && source.start[axis] != 0)
+            {
+                return None;
+            }
+            cell = cell * self.map.grid()[axis] + number;
+        }
+        let stored = source.start[0] / self.chunk_shape[0];
+        (stored * self.chunk_shape[0] == source.start[0] && self.map.insert(cell, stored))
+            .then_some(())
+    }
+
+    fn finish(mut self) -> Option<ChunkMap> {
+        if let (1, true, false, Some(pattern)) = (
+            self.patterns,
+            self.map.is_in_order(),
+            self.flagged,
+            &self.pattern,
+        ) {
+            self.map.set_entry_bytes(pattern.len_bytes() as u64);
+        }
+        self.map.finish()
     }
 }
 
@@ -349,23 +495,23 @@ fn decode_flags(decoder: &mut Decoder<'_>, flagged: bool) -> Result<u8, H5Error>
 }
 
 /// What an entry is but for its boxes' numbers: nearly always the next entry is the same, and then needs no decoding.
-struct Pattern<'a> {
+struct Pattern {
     /// Names and the header of the source selection.
-    head: &'a [u8],
+    head: Vec<u8>,
     /// What follows that header.
     source: BoxForm,
     source_bytes: usize,
     /// The header of the virtual selection.
-    middle: &'a [u8],
+    middle: Vec<u8>,
     /// What follows that header.
     target: BoxForm,
     target_bytes: usize,
 }
 
-impl<'a> Pattern<'a> {
+impl Pattern {
     /// Takes the next entry and keeps its pattern. The stored numbers of its source box and of its virtual box, or `None` where the
     /// names are not those expected or the selections, by their headers, not boxes.
-    fn decode(
+    fn decode<'a>(
         decoder: &mut Decoder<'a>,
         flagged: bool,
         rank: usize,
@@ -384,10 +530,10 @@ impl<'a> Pattern<'a> {
         let middle = taken(before, decoder);
         let target_numbers = decoder.take(target.len_bytes(rank)).ok()?;
         *keep = Some(Self {
-            head,
+            head: head.to_vec(),
             source,
             source_bytes: source_numbers.len(),
-            middle,
+            middle: middle.to_vec(),
             target,
             target_bytes: target_numbers.len(),
         });
@@ -401,13 +547,13 @@ impl<'a> Pattern<'a> {
 
     /// Takes the next entry if it is like this one: the stored numbers of its source box and of its virtual box.
     #[inline]
-    fn take(&self, decoder: &mut Decoder<'a>) -> Option<(&'a [u8], &'a [u8])> {
+    fn take<'a>(&self, decoder: &mut Decoder<'a>) -> Option<(&'a [u8], &'a [u8])> {
         let rest = decoder.rest();
         let (source, behind) = rest
-            .strip_prefix(self.head)?
+            .strip_prefix(&*self.head)?
             .split_at_checked(self.source_bytes)?;
         let (target, behind) = behind
-            .strip_prefix(self.middle)?
+            .strip_prefix(&*self.middle)?
             .split_at_checked(self.target_bytes)?;
         decoder.skip(rest.len() - behind.len()).ok()?;
         Some((source, target))

@@ -70,6 +70,16 @@ impl MetaReader {
         }
     }
 
+    /// Another reader of the same file, for another thread.
+    #[must_use]
+    pub fn again(&self) -> Self {
+        Self::new(
+            Arc::clone(&self.source),
+            self.base_address,
+            self.file_len_bytes,
+        )
+    }
+
     /// The bytes of the file itself, counted from its first byte and not from the base address.
     #[must_use]
     pub fn source(&self) -> &Arc<dyn Source> {

@@ -24,6 +24,8 @@ pub struct H5File {
 struct Superblock {
     version: u8,
     base_address: u64,
+    /// The base address that is written in it.
+    stored_base: u64,
     /// Where more of it is.
     extension: Option<Address>,
     /// Where the file should end, in bytes from its very beginning.
@@ -98,6 +100,11 @@ impl H5File {
     #[must_use]
     pub fn base_address(&self) -> u64 {
         self.superblock.base_address
+    }
+
+    /// The base address that the superblock has, which is another one where a user block came or went later.
+    pub(crate) fn stored_base_address(&self) -> u64 {
+        self.superblock.stored_base
     }
 
     /// The header of the superblock's extension.
@@ -203,6 +210,7 @@ fn decode(bytes: &[u8], start: u64, file_len_bytes: u64) -> Result<Superblock, H
     Ok(Superblock {
         version,
         base_address: start,
+        stored_base,
         extension,
         end_of_file,
         file_len_bytes,

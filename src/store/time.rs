@@ -2,22 +2,26 @@
 
 use std::ops::RangeInclusive;
 
-use chrono::{DateTime, Datelike, FixedOffset, NaiveDate, NaiveTime, TimeDelta, TimeZone, Utc};
+use chrono::{
+    DateTime, Datelike, FixedOffset, NaiveDate, NaiveTime, TimeDelta, TimeZone, Timelike, Utc,
+};
 
 /// How versioned-hdf5 writes a version's timestamp, and what is read of others: any number of decimals.
 const STORED_FORMAT: &str = "%Y-%m-%d %H:%M:%S%.6f%z";
 /// The years of Python's `datetime`.
 const YEARS: RangeInclusive<i32> = 1..=9999;
+/// From here on `chrono` counts the nanoseconds of a leap second.
+const LEAP_SECOND_NS: u32 = 1_000_000_000;
 const READ_FORMAT: &str = "%Y-%m-%d %H:%M:%S%.f%z";
 
-/// A timestamp as the format stores it: `2020-06-29 23:58:21.116470+0000`. `None` for anything else, such as a year that Python does not
-/// have, of which [`shown`] would make a name that [`parse_iso8601`] does not read.
+/// A timestamp as the format stores it: `2020-06-29 23:58:21.116470+0000`. `None` for anything else, such as a year or a leap second, which Python
+/// does not have, of which [`shown`] would make a name that [`parse_iso8601`] does not read.
 #[must_use]
 pub fn parse_stored(text: &str) -> Option<DateTime<Utc>> {
     DateTime::parse_from_str(text.trim_end_matches('\0'), READ_FORMAT)
         .ok()
         .map(|time| time.with_timezone(&Utc))
-        .filter(|time| YEARS.contains(&time.year()))
+        .filter(|time| YEARS.contains(&time.year()) && time.nanosecond() < LEAP_SECOND_NS)
 }
 
 /// A time in the form in which the format stores it.
@@ -148,6 +152,7 @@ mod tests {
             "yesterday",
             "+52020-06-29 03:58:21.116470+0000",
             "0000-01-01 00:00:00.000000+0000",
+            "2016-12-31 23:59:60.500000+0000",
         ] {
             assert_eq!(parse_stored(text), None, "{text}");
         }

@@ -24,6 +24,8 @@ use super::json::without_padding;
 use super::literal::{self, Literal};
 use crate::h5::{ByteOrder, Class, Dataspace, Datatype, Member};
 
+/// The longest element that is made of text. Types of files claim to be of any length, and padding is not justified by a text.
+const MAX_ELEMENT_BYTES: usize = 1 << 24;
 /// How deep types may nest.
 const MAX_DEPTH: usize = 64;
 
@@ -68,6 +70,9 @@ pub fn attribute_value(text: &[u8], existing: Option<(&Datatype, &Dataspace)>) -
 /// The bytes of one element of `datatype`, which has no pointers, that is shown as `text`. `None` where it is not a value of that type.
 #[must_use]
 pub fn bytes_of_text(text: &[u8], datatype: &Datatype) -> Option<Vec<u8>> {
+    if datatype.size > MAX_ELEMENT_BYTES {
+        return None;
+    }
     let mut bytes = Vec::new();
     if let Class::FixedString { padding, .. } = datatype.class {
         put_string(text, datatype.size, padding, &mut bytes)?;
@@ -85,6 +90,9 @@ fn value_of_type(text: &[u8], datatype: &Datatype, dataspace: &Dataspace) -> Opt
         extent,
         data,
     };
+    if datatype.size > MAX_ELEMENT_BYTES {
+        return None;
+    }
     if matches!(dataspace, Dataspace::Simple { .. })
         && let Ok(value @ Literal::List(_)) = literal::parse_json(text)
         && let Some((shape, elements)) = flattened(&value, rank_of(dataspace))
@@ -524,6 +532,28 @@ mod tests {
             shape: shape.to_vec(),
             max_shape: Vec::new(),
         }
+    }
+
+    #[test]
+    fn no_padding_is_made_for_an_absurd_length() {
+        let text = |size| Datatype {
+            size,
+            class: Class::FixedString {
+                padding: 1,
+                utf8: false,
+            },
+        };
+        assert_eq!(bytes_of_text(b"a", &text(3)), Some(b"a\0\0".to_vec()));
+        assert_eq!(bytes_of_text(b"a", &text(MAX_ELEMENT_BYTES + 1)), None);
+        let there = text(0xffff_0000);
+        let list = Dataspace::Simple {
+            shape: vec![0],
+            max_shape: Vec::new(),
+        };
+        assert_ne!(
+            attribute_value(b"[\"a\"]", Some((&there, &list))).datatype,
+            there
+        );
     }
 
     #[test]

@@ -389,3 +389,60 @@ fn digests_and_comparison_of_stored_blocks() {
     let map = read_chunk_map(&reader, none, &[12_000], &[4], SOURCE).unwrap();
     assert_eq!(mapped(&map), []);
 }
+
+/// What a block of hundreds of kilobytes, read from a file piece by piece, is decoded to.
+fn read_from_file(block: &[u8], shape: &[u64], chunk: &[u64]) -> Result<Option<ChunkMap>, H5Error> {
+    let bytes = [b"before it", block, b"behind it"].concat();
+    let len_bytes = bytes.len() as u64;
+    let reader = MetaReader::new(Arc::new(bytes), 0, len_bytes);
+    let place = (Address(9), block.len() as u64);
+    read_long(&reader, place, Address(9), shape, chunk, SOURCE)
+}
+
+#[test]
+fn a_long_block_is_decoded_as_it_is_read() {
+    let (shape, chunk) = ([60_000, 3], [10, 3]);
+    let cells: Vec<(u64, u64)> = (0..6000).map(|cell| (cell, cell * 7 % 6000)).collect();
+    let other = boxes(&[70_000, 3], &chunk, &cells);
+    for (encode, file) in [(encode_v1 as Encode, &b"."[..]), (encode_v3, b"old.h5")] {
+        let block = block_v0(file, SOURCE, &boxes(&shape, &chunk, &cells), encode);
+        assert!(block.len() > 2 * 256 * 1024, "several pieces");
+        let map = read_from_file(&block, &shape, &chunk).unwrap().unwrap();
+        assert_eq!(
+            MappingForm::Chunked(map),
+            decode(&block, &shape, &chunk).unwrap()
+        );
+
+        // Entries of two kinds in turn, so that none is like the one before it.
+        let mut mixed = Vec::new();
+        for (at, pair) in boxes(&shape, &chunk, &cells).iter().enumerate() {
+            let encode = if at % 2 == 0 { encode_v1 } else { encode_v3 };
+            let single = block_v0(file, SOURCE, std::slice::from_ref(pair), encode);
+            mixed.extend_from_slice(&single[HEADER_BYTES..single.len() - 4]);
+        }
+        let mixed = seal(0, cells.len(), &mixed);
+        let map = read_from_file(&mixed, &shape, &chunk).unwrap().unwrap();
+        assert_eq!(
+            MappingForm::Chunked(map),
+            decode(&mixed, &shape, &chunk).unwrap()
+        );
+
+        let mut wrong = block.clone();
+        wrong[block.len() / 2] ^= 1;
+        let found =
+            read_from_file(&wrong, &shape, &chunk).map(|_| MappingForm::Irregular(Vec::new()));
+        assert_eq!(what(found), "its checksum does not match");
+        let body = &block[..block.len() - 4];
+        let long = reseal([body, b"more"].concat());
+        let short = reseal(body[..body.len() - 1].to_vec());
+        let elsewhere = block_v0(file, SOURCE, &other, encode);
+        for not_chunks in [long, short, elsewhere] {
+            let narrow = [59_990, 3];
+            assert!(
+                read_from_file(&not_chunks, &narrow, &chunk)
+                    .unwrap()
+                    .is_none()
+            );
+        }
+    }
+}

@@ -457,6 +457,16 @@ for name, options in (("persist", dict(fs_strategy="fsm", fs_persist=True)), ("p
         judge(&fixture, program, &[&format!("{name}.h5")]);
     }
 
+    // One whose base address says that 512 bytes before it were taken away.
+    let mut shortened = std::fs::read(fixture.path("plain.h5")).unwrap();
+    assert_eq!(shortened[8], 3, "version of the superblock");
+    shortened[13] = 2;
+    let checksum = crate::h5::lookup3(&shortened[..44]).to_le_bytes();
+    shortened[44..48].copy_from_slice(&checksum);
+    std::fs::write(fixture.path("shortened.h5"), shortened).unwrap();
+    let error = begin(&fixture.path("shortened.h5")).unwrap_err();
+    assert!(error.to_string().contains("taken away"), "{error}");
+
     let path = fixture.path("plain.h5");
     let first = begin(&path).unwrap();
     assert!(matches!(
