@@ -92,7 +92,7 @@ fn delete(mount: &Mount) {
 
 fn many(mount: &Mount) {
     fs::create_dir(mount.staging("new")).unwrap();
-    for number in 0..12 {
+    for number in 0..5 {
         make(mount, &format!("new/n{number}"), 100 + number);
     }
 }
@@ -287,7 +287,7 @@ fn crash_everywhere(
     stage: Stage,
 ) -> (usize, usize) {
     let recording = record(base, stage);
-    let scratch = tempfile::tempdir().unwrap();
+    let scratch = common::fast_folder();
     let kept: Mutex<BTreeMap<Vec<u8>, PathBuf>> = Mutex::default();
     let points = recording.points();
     let next = AtomicUsize::new(0);

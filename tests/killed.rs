@@ -127,8 +127,9 @@ fn a_daemon_that_is_killed_at_any_moment() {
     let mut python = Interpreter::new();
     python.run(PROGRAM);
     let (mut committed, mut interrupted) = (0, 0);
+    let folder = common::fast_folder();
     for file in 0..ROUNDS / ROUNDS_OF_A_FILE {
-        let path = python.scratch().join(format!("{file}.h5"));
+        let path = folder.path().join(format!("{file}.h5"));
         python.run(&format!(
             "path = {}; first(path); states = check({{}})",
             literal(&path)

@@ -10,7 +10,7 @@ pub use local::LocalFile;
 #[cfg(test)]
 pub(crate) use transaction::testing;
 pub use transaction::{
-    JournalFolder, Pending, Recovery, Transaction, TransactionError, pending, recover,
+    JournalFolder, Left, Pending, Recovery, Transaction, TransactionError, pending, recover,
 };
 
 use std::io::IoSliceMut;

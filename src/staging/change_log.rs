@@ -8,6 +8,7 @@ use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use sha2::{Digest, Sha256};
 
@@ -16,7 +17,7 @@ use super::change::{Begin, FORMAT, Record};
 use super::sidecar::Sidecar;
 
 const NAME: &str = "changes";
-/// A log that is being begun.
+/// A log that was not synced yet, and so may be anything after the machine went down.
 const NEW_NAME: &str = "changes.new";
 /// Length and checksum.
 const HEAD_BYTES: usize = 12;
@@ -31,10 +32,12 @@ pub(super) struct Log {
     ends: Vec<u64>,
     /// Whether the end of the file could not be brought back to `len_bytes`: nothing may be added to it then.
     is_broken: bool,
+    /// Whether it has its final name, which it gets when it is synced first.
+    is_named: Arc<AtomicBool>,
 }
 
 impl Log {
-    /// Begins a new log in place of the old one, durably.
+    /// Begins a new log: in place of an old one, durably; where there is none, its first record and its name are durable when it is synced.
     ///
     /// # Errors
     /// What the operating system says; the old log is then as it was.
@@ -45,38 +48,49 @@ impl Log {
             len_bytes: 0,
             ends: Vec::new(),
             is_broken: false,
+            is_named: Arc::default(),
         };
         log.append(&Record::Begin(begin.clone()))?;
-        log.sync()?;
-        sidecar.replace(NEW_NAME, NAME)?;
-        sidecar.sync_with_own_name()?;
+        if sidecar.has(NAME)? {
+            log.sync()?;
+        }
         Ok(log)
     }
 
-    /// The log that is there, with what it is over and what happened since; `None` where there is none.
+    /// Whether there is one.
+    pub(super) fn is_in(sidecar: &Sidecar) -> Result<bool, StagingError> {
+        Ok(sidecar.has(NAME)? || sidecar.has(NEW_NAME)?)
+    }
+
+    /// The log that is there, with what it is over and what happened since; `None` where there is none, or one that was never synced and did
+    /// not outlive the machine.
     ///
     /// # Errors
     /// What the operating system says; [`StagingError::SidecarDamaged`] where its first record is not understood.
     pub(super) fn open(
         sidecar: &Arc<Sidecar>,
     ) -> Result<Option<(Self, Begin, Vec<Record>)>, StagingError> {
-        if !sidecar.has(NAME)? {
+        let is_named = sidecar.has(NAME)?;
+        let name = if is_named { NAME } else { NEW_NAME };
+        if !sidecar.has(name)? {
             return Ok(None);
         }
-        let file = sidecar.open(NAME)?;
-        let failed = |error: io::Error| sidecar.failed(NAME, error);
+        let file = sidecar.open(name)?;
+        let failed = |error: io::Error| sidecar.failed(name, error);
         let len_bytes = file.metadata().map_err(failed)?.len();
         let mut bytes = vec![0; usize::try_from(len_bytes).map_err(|_| StagingError::TooLong)?];
         file.read_exact_at(&mut bytes, 0).map_err(failed)?;
         let (records, ends) = decode(&bytes);
         let whole_bytes = ends.last().copied().unwrap_or(0);
         let foreign = |what| StagingError::SidecarDamaged {
-            path: sidecar.path().join(NAME),
+            path: sidecar.path().join(name),
             what,
         };
         let mut records = records.into_iter();
-        let Some(Record::Begin(begin)) = records.next() else {
-            return Err(foreign("it is not a log of staged changes"));
+        let begin = match records.next() {
+            Some(Record::Begin(begin)) => begin,
+            None if !is_named => return Ok(None),
+            _ => return Err(foreign("it is not a log of staged changes")),
         };
         if begin.format != FORMAT {
             return Err(foreign("it was written by another version of this program"));
@@ -88,6 +102,7 @@ impl Log {
             len_bytes: whole_bytes,
             ends,
             is_broken: false,
+            is_named: Arc::new(AtomicBool::new(is_named)),
         };
         Ok(Some((log, begin, records.collect())))
     }
@@ -107,7 +122,8 @@ impl Log {
 
     /// Removes the log: nothing is staged then. It may come back by a crash of the machine until the sidecar is synced.
     pub(super) fn remove(sidecar: &Sidecar) -> Result<(), StagingError> {
-        sidecar.remove(NAME)
+        sidecar.remove(NAME)?;
+        sidecar.remove(NEW_NAME)
     }
 
     /// Adds a record.
@@ -129,17 +145,50 @@ impl Log {
         Ok(())
     }
 
-    /// Makes all records durable.
+    /// Makes all records durable, and the log's name.
     ///
     /// # Errors
     /// What the operating system says.
     pub(super) fn sync(&self) -> Result<(), StagingError> {
-        self.file.sync_data().map_err(|error| self.failed(error))
+        self.file.sync_data().map_err(|error| self.failed(error))?;
+        if !self.is_named.load(Ordering::Acquire) {
+            name(&self.sidecar, &self.is_named)?;
+            self.sidecar.sync()?;
+        }
+        Ok(())
+    }
+
+    /// Does the same, when it is called, but leaves it to others to make names in the sidecar durable.
+    ///
+    /// # Errors
+    /// What the operating system says.
+    pub(super) fn syncing(
+        &self,
+    ) -> Result<impl Fn() -> io::Result<()> + Send + Sync + 'static, StagingError> {
+        let file = self.file.try_clone().map_err(|error| self.failed(error))?;
+        let (sidecar, is_named) = (Arc::clone(&self.sidecar), Arc::clone(&self.is_named));
+        Ok(move || {
+            file.sync_data()?;
+            if is_named.load(Ordering::Acquire) {
+                return Ok(());
+            }
+            name(&sidecar, &is_named).map_err(io::Error::other)
+        })
     }
 
     fn failed(&self, error: io::Error) -> StagingError {
         self.sidecar.failed(NAME, error)
     }
+}
+
+/// Gives a log whose records are durable its name, and makes that of the sidecar durable.
+fn name(sidecar: &Sidecar, is_named: &AtomicBool) -> Result<(), StagingError> {
+    if sidecar.has(NEW_NAME)? {
+        sidecar.replace(NEW_NAME, NAME)?;
+    }
+    sidecar.sync_own_name()?;
+    is_named.store(true, Ordering::Release);
+    Ok(())
 }
 
 fn checksum(text: &[u8]) -> [u8; 8] {
@@ -202,6 +251,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let sidecar = Sidecar::make(&directory.path().join("s")).unwrap();
         let mut log = Log::begin(&sidecar, &begin()).unwrap();
+        log.sync().unwrap();
         let mut ends = vec![log.len_bytes];
         for name in ["a", "bb", "c"] {
             log.append(&change(name)).unwrap();
@@ -239,6 +289,7 @@ mod tests {
         let first = log.len_bytes;
         log.append(&change("a")).unwrap();
         log.append(&change("b")).unwrap();
+        log.sync().unwrap();
         let path = directory.path().join("s/changes");
         let whole = std::fs::read(&path).unwrap();
         for byte in usize::try_from(first).unwrap()..whole.len() {

@@ -133,16 +133,16 @@ impl Staging {
         }
     }
 
-    /// Notes durably that a version is about to be made of what is staged, so that it is not taken up again once the file has that version. Gives the
-    /// folder for the journal of the file's change.
+    /// Notes that a version is about to be made of what is staged, so that it is not taken up again once the file has that version. Gives the
+    /// folder for the journal of the file's change, with which the note becomes durable.
     fn log_commit(&self, begun: Option<CommitBegun>) -> Result<JournalFolder, StagingError> {
         self.change_state(|state| {
             let kept = state.kept(&self.path)?;
             if let Some(begun) = begun {
                 kept.log.append(&Record::Commit(begun))?;
-                kept.log.sync()?;
             }
-            kept.sidecar.journal_folder()
+            let folder = kept.sidecar.journal_folder()?;
+            Ok(folder.with_companion(kept.log.syncing()?))
         })
     }
 

@@ -9,6 +9,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use super::StagingError;
+use super::change_log::Log;
 use super::sidecar::{self, Sidecar};
 use crate::source::{self, Pending, Recovery, TransactionError};
 
@@ -27,7 +28,7 @@ pub fn recover(path: &Path) -> Result<Recovery, StagingError> {
         return Ok(Recovery::NothingToDo);
     };
     let recovery = recover_in(&path, &sidecar)?;
-    if !sidecar.has_changes()? {
+    if !Log::is_in(&sidecar)? {
         sidecar.remove_all()?;
     }
     Ok(recovery)

@@ -189,11 +189,6 @@ impl Sidecar {
         self.removed.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Whether anything is staged in it.
-    pub(super) fn has_changes(&self) -> Result<bool, StagingError> {
-        self.has("changes")
-    }
-
     /// Whether it has a file of that name.
     pub(super) fn has(&self, name: &str) -> Result<bool, StagingError> {
         match rustix::fs::statat(&self.directory, name, AtFlags::SYMLINK_NOFOLLOW) {
@@ -237,9 +232,8 @@ impl Sidecar {
         rustix::fs::fsync(&self.directory).map_err(|error| failed(&self.path, error))
     }
 
-    /// Makes the names in it durable, and its own: once, when the first of them is there.
-    pub(super) fn sync_with_own_name(&self) -> Result<(), StagingError> {
-        self.sync()?;
+    /// Makes its own name durable.
+    pub(super) fn sync_own_name(&self) -> Result<(), StagingError> {
         let above = self.path.parent().unwrap_or(Path::new("/"));
         File::open(above)
             .and_then(|above| above.sync_all())

@@ -327,7 +327,7 @@ impl State {
     pub(super) fn kept(&mut self, path: &Path) -> Result<&mut Kept, StagingError> {
         if self.kept.is_none() {
             let sidecar = Sidecar::make(path)?;
-            if sidecar.has("changes")? {
+            if Log::is_in(&sidecar)? {
                 // Another process has staged something and ended, since this one looked. It is taken up at the next look.
                 return Err(StagingError::Held {
                     path: path.to_owned(),

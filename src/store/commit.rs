@@ -458,11 +458,11 @@ fn write_error(path: &Path, error: WriteError) -> CommitError {
     let path = path.to_owned();
     let reason = match &error {
         WriteError::Transaction(TransactionError::Busy) => return CommitError::Busy { path },
-        WriteError::Transaction(TransactionError::Interrupted { error, is_restored }) => {
+        WriteError::Transaction(TransactionError::Interrupted { error, left }) => {
             return CommitError::Interrupted {
                 path,
                 error: error.clone(),
-                is_restored: *is_restored,
+                left: *left,
             };
         }
         WriteError::Transaction(error) => error.io_error().cloned(),

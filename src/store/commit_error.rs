@@ -8,7 +8,7 @@ use super::text::TextError;
 use super::{StagedReadError, StoreError, shown_path};
 use crate::codec::CodecError;
 use crate::h5::writer::WriteError;
-use crate::source::TransactionError;
+use crate::source::{Left, TransactionError};
 
 /// Why a version could not be committed. The file is then as it was; with [`CommitError::Interrupted`] it says whether.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -198,10 +198,10 @@ pub enum CommitError {
     #[error(
         "{}: {error}; {}",
         path.display(),
-        if *is_restored {
-            "the file was put back as it was: unmount and mount again to go on"
-        } else {
-            "the file is half changed: unmount, and mount again or run `vh5fs recover`, which finishes the commit"
+        match left {
+            Left::Restored => "the file is as it was: unmount and mount again to go on",
+            Left::Undecided => "the file is as it was, and the next mount finishes the commit or takes it back: unmount and mount again",
+            Left::HalfChanged => "the file is half changed: unmount, and mount again or run `vh5fs recover`, which finishes the commit",
         }
     )]
     Interrupted {
@@ -209,8 +209,8 @@ pub enum CommitError {
         path: PathBuf,
         /// What went wrong.
         error: Arc<TransactionError>,
-        /// Whether the file is as it was. If not, its journal is there, by which the version can be finished.
-        is_restored: bool,
+        /// What became of the file.
+        left: Left,
     },
     /// The version needs something that cannot be written.
     #[error("{}: {what}", shown_path(object))]

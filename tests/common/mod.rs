@@ -147,6 +147,16 @@ impl Drop for MountPoint {
     }
 }
 
+/// A folder in memory where there is such a thing, for tests that sync often and need no disk for it.
+pub fn fast_folder() -> TempDir {
+    let memory = Path::new("/dev/shm");
+    if memory.is_dir() {
+        tempfile::tempdir_in(memory).unwrap()
+    } else {
+        tempfile::tempdir().unwrap()
+    }
+}
+
 /// A file, mounted by a process in the foreground, which ends with this value.
 #[derive(Debug)]
 pub struct Mount {

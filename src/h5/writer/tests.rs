@@ -389,7 +389,13 @@ fn every_failure_before_the_last_step_leaves_the_file_as_it_was() {
                         write_second(&mut writer)?;
                         writer.finish()
                     });
-                if transaction.is_applying() {
+                let is_interrupted = matches!(
+                    result,
+                    Err(WriteError::Transaction(
+                        TransactionError::Interrupted { .. }
+                    ))
+                );
+                if transaction.is_applying() || is_interrupted {
                     finished |= result.is_ok();
                     drop(transaction);
                     recover(&path, &journal_beside(&path)).unwrap();

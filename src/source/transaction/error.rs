@@ -54,7 +54,7 @@ pub enum TransactionError {
         /// How many.
         len_bytes: u64,
     },
-    /// The journal of an earlier change is there, and has to be dealt with first.
+    /// An earlier change was interrupted, and has to be finished first.
     #[error(
         "{} is left of a change that was interrupted, which has to be finished first: \
          unmount and mount again, or run `vh5fs recover`",
@@ -64,14 +64,25 @@ pub enum TransactionError {
         /// The journal.
         path: PathBuf,
     },
-    /// The operating system refused while bytes were overwritten, or afterwards.
-    #[error("while what was there was overwritten: {error}")]
+    /// The operating system refused when bytes were to be overwritten, or after that.
+    #[error("overwriting what was there: {error}")]
     Interrupted {
         /// What failed.
         error: Arc<TransactionError>,
-        /// Whether the file was put back as it was; if not, the journal is there still.
-        is_restored: bool,
+        /// What became of the file.
+        left: Left,
     },
+}
+
+/// What a change that failed at its end left.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Left {
+    /// The file is as it was.
+    Restored,
+    /// The file is as it was, but its journal may be there: recovery takes the change back, or finishes it.
+    Undecided,
+    /// The file has some of the new bytes, and its journal is there: recovery finishes the change.
+    HalfChanged,
 }
 
 impl TransactionError {

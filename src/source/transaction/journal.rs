@@ -5,10 +5,11 @@
 //! A [`Transaction`](super::Transaction) writes in this order, each step durable before the next one where it says so:
 //!
 //! 1. The journal is made with its *head* (how long the file is, where its content ends, and a digest of the *guard*: bytes that every change of the
-//!    content changes, the superblock). Not synced. The file is then appended to.
+//!    content changes, the superblock). Not synced. The file is then appended to; meanwhile another thread makes the journal's name durable, and whatever
+//!    else the folder's owner wants to be so before the file is overwritten.
 //! 2. The appended part is synced.
-//! 3. The *body*: each run of bytes that is to be overwritten, with what is there and what is to be there. The journal is synced, and the folder that
-//!    holds its name. From here on the change will happen, whatever crashes.
+//! 3. The *body*: each run of bytes that is to be overwritten, with what is there and what is to be there. The journal is synced, and
+//!    the other thread waited for. From here on the change will happen, whatever crashes.
 //! 4. The runs are written, and the file is synced.
 //! 5. The journal is removed, and its folder synced.
 //!
@@ -69,8 +70,10 @@
 //! ```
 
 use std::io;
+use std::panic::resume_unwind;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::thread::{self, JoinHandle};
 
 use std::os::fd::OwnedFd;
 
@@ -99,10 +102,22 @@ const SAMPLE_BYTES: u64 = 4096;
 pub(super) type Hash = [u8; DIGEST_BYTES];
 
 /// The folder in which the journal of one file is kept.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct JournalFolder {
     pub(super) folder: Arc<dyn Folder>,
     path: PathBuf,
+    companion: Option<Arc<Companion>>,
+}
+
+/// Makes something durable that has to be so before a file is overwritten.
+type Companion = dyn Fn() -> io::Result<()> + Send + Sync;
+
+impl std::fmt::Debug for JournalFolder {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("JournalFolder")
+            .field("path", &self.path)
+            .finish_non_exhaustive()
+    }
 }
 
 impl JournalFolder {
@@ -112,12 +127,30 @@ impl JournalFolder {
         Self {
             folder: Arc::new(directory),
             path,
+            companion: None,
+        }
+    }
+
+    /// The same folder, where `companion` is to succeed before a journal counts as durable. It is called in a thread of its own while the
+    /// file is appended to.
+    #[must_use]
+    pub fn with_companion(
+        self,
+        companion: impl Fn() -> io::Result<()> + Send + Sync + 'static,
+    ) -> Self {
+        Self {
+            companion: Some(Arc::new(companion)),
+            ..self
         }
     }
 
     #[cfg(test)]
     pub(super) fn on(folder: Arc<dyn Folder>, path: PathBuf) -> Self {
-        Self { folder, path }
+        Self {
+            folder,
+            path,
+            companion: None,
+        }
     }
 
     /// Where the journal is, if there is one.
@@ -180,20 +213,17 @@ pub(super) enum Decoded {
 pub(super) struct Journal {
     folder: JournalFolder,
     file: Option<Box<dyn Storage>>,
+    /// Makes its name durable, and what the folder's companion does, while the file is appended to.
+    names: Option<JoinHandle<io::Result<()>>>,
 }
 
 impl Journal {
     /// One that is not there yet.
-    ///
-    /// # Errors
-    /// [`TransactionError::Pending`] where there is one, of an earlier change.
-    pub(super) fn new(folder: JournalFolder) -> Result<Self, TransactionError> {
-        let there = folder.folder.open(NAME);
-        match there.map_err(io_error("looking for a journal"))? {
-            Some(_) => Err(TransactionError::Pending {
-                path: folder.journal_path(),
-            }),
-            None => Ok(Self { folder, file: None }),
+    pub(super) fn new(folder: JournalFolder) -> Self {
+        Self {
+            folder,
+            file: None,
+            names: None,
         }
     }
 
@@ -206,7 +236,18 @@ impl Journal {
         let file = made.map_err(io_error("making the journal"))?;
         let written = file.write_all_at(&encode_head(head), 0);
         self.file = Some(file);
-        written.map_err(io_error("writing the journal"))
+        written.map_err(io_error("writing the journal"))?;
+        let JournalFolder {
+            folder, companion, ..
+        } = self.folder.clone();
+        let spawned = thread::Builder::new()
+            .name("journal".into())
+            .spawn(move || {
+                companion.map_or(Ok(()), |companion| companion())?;
+                folder.sync()
+            });
+        self.names = Some(spawned.map_err(io_error("making the journal"))?);
+        Ok(())
     }
 
     /// Completes it, durably. After an error it may be there or not.
@@ -224,7 +265,12 @@ impl Journal {
             file.sync()
                 .map_err(io_error("making the journal durable"))?;
         }
-        self.sync_folder()
+        let named = match self.names.take().map(JoinHandle::join) {
+            Some(Ok(named)) => named,
+            Some(Err(panic)) => resume_unwind(panic),
+            None => Ok(()),
+        };
+        named.map_err(io_error("making the journal's folder durable"))
     }
 
     /// Removes it, durably.
@@ -240,6 +286,8 @@ impl Journal {
         if self.file.is_none() {
             return Ok(false);
         }
+        // What it finds is of no use any more.
+        let _ = self.names.take().map(JoinHandle::join);
         let removed = self.folder.folder.remove(NAME);
         removed.map_err(io_error("removing the journal"))?;
         self.file = None;

@@ -25,8 +25,8 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::{Identity, Source, SourceError};
-pub use error::TransactionError;
 use error::io_error;
+pub use error::{Left, TransactionError};
 use held_back::HeldBack;
 pub use journal::JournalFolder;
 use journal::{Body, Guard, Head, Journal};
@@ -71,6 +71,8 @@ enum Phase {
     GivenUp(Option<TransactionError>),
     /// The held-back part is being written, or was.
     Applying,
+    /// Nothing of it is in the file, but there may be a journal of it.
+    Undecided,
 }
 
 impl Transaction {
@@ -78,8 +80,8 @@ impl Transaction {
     /// [`Transaction::set_boundary`]. Until the end of the transaction there may be a journal in `folder`.
     ///
     /// # Errors
-    /// [`TransactionError::Busy`] where another program holds a lock for longer than a second; [`TransactionError::Pending`] where there is
-    /// the journal of an earlier change; [`TransactionError::Io`].
+    /// [`TransactionError::Busy`] where another program holds a lock for longer than a second; [`TransactionError::Pending`] where an earlier
+    /// change has yet to be finished; [`TransactionError::Io`].
     pub fn begin(path: &Path, folder: JournalFolder) -> Result<Self, TransactionError> {
         Self::on(open_locked(path)?, Some(folder))
     }
@@ -101,8 +103,11 @@ impl Transaction {
         storage: Box<dyn Storage>,
         folder: Option<JournalFolder>,
     ) -> Result<Self, TransactionError> {
+        if let Some(folder) = &folder {
+            recovery::clear(&*storage, folder)?;
+        }
         let len_bytes = storage.identity()?.len_bytes;
-        let journal = folder.map(Journal::new).transpose()?;
+        let journal = folder.map(Journal::new);
         Ok(Self {
             storage,
             state: Mutex::new(State {
@@ -160,7 +165,7 @@ impl Transaction {
                 state.held.write(offset, bytes);
                 return Err(failure);
             }
-            Phase::Applying => return Err(TransactionError::GivenUp),
+            Phase::Applying | Phase::Undecided => return Err(TransactionError::GivenUp),
         }
         let below = state.boundary.saturating_sub(offset);
         let below = usize::try_from(below).map_or(bytes.len(), |below| below.min(bytes.len()));
@@ -232,7 +237,7 @@ impl Transaction {
     pub fn failure(&self) -> Option<TransactionError> {
         match &self.state().phase {
             Phase::GivenUp(failure) => failure.clone(),
-            Phase::Open | Phase::Applying => None,
+            Phase::Open | Phase::Applying | Phase::Undecided => None,
         }
     }
 
@@ -266,7 +271,7 @@ impl Transaction {
             Phase::GivenUp(failure) => {
                 return Err(failure.clone().unwrap_or(TransactionError::GivenUp));
             }
-            Phase::Applying => return Err(TransactionError::GivenUp),
+            Phase::Applying | Phase::Undecided => return Err(TransactionError::GivenUp),
         }
         if state.is_synced {
             return Ok(());
@@ -290,8 +295,7 @@ impl Transaction {
     ///
     /// # Errors
     /// Where the transaction was given up, or the appended part or the journal cannot be made durable, the file is as it was before.
-    /// [`TransactionError::Interrupted`] where it fails later, and says whether the file was put back as it was; if not, the journal is there
-    /// still, and [`recover`] finishes the change.
+    /// [`TransactionError::Interrupted`] where it fails later, and says what is left of it.
     pub fn apply(&self) -> Result<(), TransactionError> {
         let mut state = self.state();
         self.sync_appended_of(&mut state)?;
@@ -314,25 +318,32 @@ impl Transaction {
         };
         if let Err(failure) = journal.complete(head, &body) {
             // It may be whole on the disk all the same, and must not be when the file is cut.
-            state.phase = match journal.remove() {
-                Ok(()) => Phase::GivenUp(Some(failure.clone())),
+            return Err(match journal.remove() {
+                Ok(()) => {
+                    state.phase = Phase::GivenUp(Some(failure.clone()));
+                    failure
+                }
                 Err(error) => {
                     log::error!("{error}");
-                    Phase::Applying
+                    state.phase = Phase::Undecided;
+                    interrupted(failure, Left::Undecided)
                 }
-            };
-            return Err(match state.phase {
-                Phase::Applying => interrupted(failure, false),
-                _ => failure,
             });
         }
         state.phase = Phase::Applying;
         if let Err(failure) = recovery::overwrite(&*self.storage, &body) {
-            let is_restored = !is_shorter && self.put_back(&mut state, &body);
-            let failure = interrupted(failure, is_restored);
-            if is_restored {
-                state.phase = Phase::GivenUp(Some(failure.clone()));
-            }
+            let left = if is_shorter {
+                // What was cut off is nowhere else.
+                Left::HalfChanged
+            } else {
+                self.put_back(&mut state, &body)
+            };
+            let failure = interrupted(failure, left);
+            state.phase = match left {
+                Left::Restored => Phase::GivenUp(Some(failure.clone())),
+                Left::Undecided => Phase::Undecided,
+                Left::HalfChanged => Phase::Applying,
+            };
             return Err(failure);
         }
         if let Some(journal) = &mut state.journal
@@ -363,16 +374,19 @@ impl Transaction {
         })
     }
 
-    /// Puts back what was overwritten, and says whether that is durable.
-    fn put_back(&self, state: &mut State, body: &Body) -> bool {
-        let undone = recovery::undo(&*self.storage, body).and_then(|()| match &mut state.journal {
-            Some(journal) => journal.remove(),
-            None => Ok(()),
-        });
-        if let Err(error) = &undone {
+    /// Puts back what was overwritten, as far as that can be done.
+    fn put_back(&self, state: &mut State, body: &Body) -> Left {
+        if let Err(error) = recovery::undo(&*self.storage, body) {
             log::error!("the file could not be put back as it was: {error}");
+            return Left::HalfChanged;
         }
-        undone.is_ok()
+        match state.journal.as_mut().map_or(Ok(()), Journal::remove) {
+            Ok(()) => Left::Restored,
+            Err(error) => {
+                log::error!("{error}");
+                Left::Undecided
+            }
+        }
     }
 
     fn beyond(&self, offset: u64, end: u64) -> SourceError {
@@ -397,7 +411,7 @@ impl Transaction {
 impl Drop for Transaction {
     fn drop(&mut self) {
         let state = self.state.get_mut().unwrap_or_else(PoisonError::into_inner);
-        if matches!(state.phase, Phase::Applying) {
+        if matches!(state.phase, Phase::Applying | Phase::Undecided) {
             return;
         }
         if state.appended
@@ -416,10 +430,10 @@ impl Drop for Transaction {
     }
 }
 
-fn interrupted(failure: TransactionError, is_restored: bool) -> TransactionError {
+fn interrupted(failure: TransactionError, left: Left) -> TransactionError {
     TransactionError::Interrupted {
         error: Arc::new(failure),
-        is_restored,
+        left,
     }
 }
 

@@ -109,6 +109,21 @@ pub(super) fn recover_storage(
     Ok(recovery)
 }
 
+/// Deals with the journal of an earlier change of the file, before another one begins: where nothing of it is to be finished.
+///
+/// # Errors
+/// [`TransactionError::Pending`] where something is; as for [`recover`].
+pub(super) fn clear(storage: &dyn Storage, folder: &JournalFolder) -> Result<(), TransactionError> {
+    if let Some(Decoded::Whole(head, body)) = read_journal(folder)?
+        && judge(storage, &head, &body)? != Verdict::Done
+    {
+        return Err(TransactionError::Pending {
+            path: folder.journal_path(),
+        });
+    }
+    recover_storage(storage, folder).map(drop)
+}
+
 /// What the journal in `folder` means for one who only reads the file at `path`.
 ///
 /// # Errors
