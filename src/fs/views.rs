@@ -221,6 +221,10 @@ mod tests {
         }
     }
 
+    fn is_npy(name: &str) -> bool {
+        name.as_bytes().ends_with(b".npy")
+    }
+
     /// Names of groups, which end with `/` here, and datasets, in a view.
     fn shown(view: View, wanted: &[&str]) -> Vec<String> {
         let children: Vec<Child> = wanted
@@ -253,13 +257,13 @@ mod tests {
     fn whoever_comes_second_has_a_hash() {
         let names = shown(View::Npy, &["x", "x.npy/"]);
         assert_eq!(names[0], "x.npy");
-        assert!(names[1].starts_with("x%") && names[1].ends_with(".npy"));
+        assert!(names[1].starts_with("x%") && is_npy(&names[1]));
         assert_eq!(names[1].len(), "x%0123456789abcdef.npy".len());
         // Even where somebody has taken that name too.
         let taken = format!("{}/", names[1]);
         let more = shown(View::Npy, &["x", "x.npy/", &taken]);
         assert_eq!(more[..2], names[..]);
-        assert!(more[2].starts_with("x%") && more[2].ends_with(".npy"));
+        assert!(more[2].starts_with("x%") && is_npy(&more[2]));
 
         let names = shown(View::Meta, &[".json/", "y"]);
         assert_eq!(names[0], "y.json");
@@ -272,6 +276,6 @@ mod tests {
         let names = shown(View::Npy, &[&fits, &long, &"z".repeat(300)]);
         assert_eq!(names[0], format!("{fits}.npy"));
         assert!(names[1..].iter().all(|name| name.len() == 255));
-        assert!(names[1..].iter().all(|name| name.ends_with(".npy")));
+        assert!(names[1..].iter().all(|name| is_npy(name)));
     }
 }

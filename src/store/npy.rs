@@ -31,6 +31,16 @@ pub struct Npy {
 }
 
 impl Npy {
+    /// `None` where it is longer than a file can be.
+    fn new(header: Vec<u8>, data_bytes: u64, wide_element_bytes: Option<u64>) -> Option<Self> {
+        let len_bytes = data_bytes.checked_add(header.len() as u64)?;
+        i64::try_from(len_bytes).is_ok().then(|| Self {
+            header: header.into(),
+            data_bytes,
+            wide_element_bytes,
+        })
+    }
+
     /// Length of the file in bytes.
     #[must_use]
     pub fn len_bytes(&self) -> u64 {
@@ -94,7 +104,7 @@ impl Dataset {
         match form {
             Form::Stored(header) => {
                 let data_bytes = self.len_bytes()?;
-                Ok(self.npy_of(header, data_bytes, None))
+                Ok(Npy::new(header, data_bytes, None))
             }
             Form::Text => self.wide_npy(),
         }
@@ -120,22 +130,7 @@ impl Dataset {
         }
         let descr = format!("'<U{longest_chars}'");
         let header = header::header(&descr, self.header.dataspace.shape());
-        Ok(header.and_then(|header| self.npy_of(header, data_bytes, Some(element_bytes))))
-    }
-
-    /// `None` where it is longer than a file can be.
-    fn npy_of(
-        &self,
-        header: Vec<u8>,
-        data_bytes: u64,
-        wide_element_bytes: Option<u64>,
-    ) -> Option<Npy> {
-        let len_bytes = data_bytes.checked_add(header.len() as u64)?;
-        i64::try_from(len_bytes).is_ok().then(|| Npy {
-            header: header.into(),
-            data_bytes,
-            wide_element_bytes,
-        })
+        Ok(header.and_then(|header| Npy::new(header, data_bytes, Some(element_bytes))))
     }
 
     /// Fills `buffer` with the data behind the header, made of text, from `offset` on, as far as it goes, and says how many bytes

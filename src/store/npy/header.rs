@@ -214,7 +214,11 @@ fn write_string(text: &str, out: &mut String) {
                 out.push(quote);
             }
             '\0'..='\x1f' | '\x7f'..='\u{a0}' | '\u{ad}' => {
-                out.push_str(&format!("\\x{:02x}", u32::from(character)));
+                out.push_str("\\x");
+                for shift in [4, 0] {
+                    let digit = u32::from(character) >> shift & 0xf;
+                    out.extend(char::from_digit(digit, 16));
+                }
             }
             _ => out.push(character),
         }
@@ -264,6 +268,21 @@ mod tests {
         assert_eq!(version(&format!("[('{}', '<f8')]", "x".repeat(65_000))), 1);
         assert_eq!(version(&format!("[('{}', '<f8')]", "x".repeat(66_000))), 2);
         assert_eq!(version("[('\u{17c}', '<f8')]"), 3);
+    }
+
+    #[test]
+    fn strings_are_written_as_python_writes_them() {
+        let repr = |text: &str| {
+            let mut out = String::new();
+            write_string(text, &mut out);
+            out
+        };
+        assert_eq!(
+            repr("a\\b\n\x01\x7f\u{a0}\u{17c}"),
+            "'a\\\\b\\n\\x01\\x7f\\xa0\u{17c}'"
+        );
+        assert_eq!(repr("it's"), "\"it's\"");
+        assert_eq!(repr("'\""), "'\\'\"'");
     }
 
     #[test]
