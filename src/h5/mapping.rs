@@ -34,9 +34,11 @@ const MIN_MAPPING_BYTES: usize = 2 * MIN_SELECTION_BYTES + 1;
 const OWN_DATA: &[u8] = b"/_version_data/";
 /// What a mapping says for "this file".
 const THIS_FILE: &[u8] = b".";
-/// Blocks up to this length are decoded in memory. A longer one is read twice at the same time, by one thread that decodes it, and by
-/// another that makes its checksum, which takes as long.
+/// Blocks up to this length are decoded in memory. A longer one is read twice, piece by piece: to decode it, and to make its checksum, which
+/// takes as long.
 const IN_MEMORY_BYTES: u64 = 256 * 1024;
+/// From this length on two threads do that at the same time; below, starting the second one would take longer than it saves.
+const TWO_THREADS_BYTES: u64 = 2 << 20;
 /// No entry is longer: names are those of links, of 64 KiB at most, and the rest is a few hundred bytes.
 const MAX_ENTRY_BYTES: usize = 160 * 1024;
 /// How much of two blocks is compared at a time.
@@ -115,15 +117,25 @@ fn read_long(
     expected_source: &[u8],
 ) -> Result<Option<ChunkMap>, H5Error> {
     let body_bytes = len_bytes.saturating_sub(CHECKSUM_BYTES);
-    let (found, is_sound) = std::thread::scope(|scope| {
-        let other = reader.again();
-        let sum = scope.spawn(move || is_sound(&other, start, body_bytes));
-        let found = Pieces::open(reader, start, body_bytes)
+    let decode = || {
+        Pieces::open(reader, start, body_bytes)
             .and_then(|pieces| Entries::open(pieces, body_bytes, heap_address))
-            .and_then(|entries| entries.chunk_map(shape, chunk_shape, expected_source));
-        (found, sum.join())
-    });
-    let is_sound = is_sound.unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+            .and_then(|entries| entries.chunk_map(shape, chunk_shape, expected_source))
+    };
+    let (found, is_sound) = if len_bytes < TWO_THREADS_BYTES {
+        (decode(), is_sound(reader, start, body_bytes))
+    } else {
+        std::thread::scope(|scope| {
+            let other = reader.again();
+            let sum = scope.spawn(move || is_sound(&other, start, body_bytes));
+            let found = decode();
+            let is_sound = sum.join();
+            (
+                found,
+                is_sound.unwrap_or_else(|panic| std::panic::resume_unwind(panic)),
+            )
+        })
+    };
     if is_sound? {
         found
     } else {

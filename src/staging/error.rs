@@ -136,7 +136,7 @@ pub enum StagingError {
         what: &'static str,
     },
     /// A commit that was interrupted by a crash can be neither finished nor taken back now.
-    #[error("{}: the commit that was interrupted cannot be finished: {error}", path.display())]
+    #[error("{}: no interrupted commit can be looked for or finished: {error}", path.display())]
     Recovery {
         /// The versioned file.
         path: PathBuf,
