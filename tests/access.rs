@@ -115,7 +115,7 @@ fn nothing_shows_more_permission_than_the_file_gives_and_all_have_its_owner() {
             );
         }
         // Without a writer there is no `staging/`, with a group, a dataset and three control files.
-        let wanted = if mode & 0o222 == 0 { 8 } else { 14 };
+        let wanted = if mode & 0o222 == 0 { 22 } else { 28 };
         assert_eq!(seen, wanted, "{mode:o}");
     }
 }

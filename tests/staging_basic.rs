@@ -140,7 +140,7 @@ fn it_starts_as_the_current_version_and_writes_nothing() {
     let staged = Staged::new();
     assert_eq!(
         names_in(staged.mount.path()),
-        ["at", "current", "staging", "versions"]
+        ["at", "current", "meta", "npy", "staging", "versions"]
     );
     assert_eq!(names_in(&staged.at("")), ["group", "values"]);
     assert_eq!(names_in(&staged.at("group")), ["table"]);
@@ -677,7 +677,10 @@ fn control_files_stay_where_they_are() {
 #[test]
 fn there_is_none_where_nothing_may_be_written() {
     let staged = Staged::with(&["--read-only"]);
-    assert_eq!(names_in(staged.mount.path()), ["at", "current", "versions"]);
+    assert_eq!(
+        names_in(staged.mount.path()),
+        ["at", "current", "meta", "npy", "versions"]
+    );
     assert_errno(fs::metadata(staged.at("")), Errno::NOENT);
     assert_errno(fs::create_dir(staged.path("staging")), Errno::ROFS);
     drop(staged);
@@ -687,7 +690,10 @@ fn there_is_none_where_nothing_may_be_written() {
     fs::copy(fixture(), &file).unwrap();
     fs::set_permissions(&file, fs::Permissions::from_mode(0o444)).unwrap();
     let mount = Mount::new(&file, &[]);
-    assert_eq!(names_in(mount.path()), ["at", "current", "versions"]);
+    assert_eq!(
+        names_in(mount.path()),
+        ["at", "current", "meta", "npy", "versions"]
+    );
     assert_eq!(names_in(folder.path()), ["a.h5"]);
 }
 
@@ -766,7 +772,10 @@ fn a_file_is_made_for_the_mount() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("new.h5");
     let mount = Mount::new(&file, &["--create"]);
-    assert_eq!(names_in(mount.path()), ["at", "staging", "versions"]);
+    assert_eq!(
+        names_in(mount.path()),
+        ["at", "meta", "npy", "staging", "versions"]
+    );
     fs::write(mount.path().join("staging/x"), b"abc").unwrap();
     fs::write(mount.path().join("staging/.commit"), "first").unwrap();
     assert_eq!(fs::read(mount.path().join("current/x")).unwrap(), b"abc");

@@ -186,7 +186,9 @@ impl Vfs {
                 self.order(open.control, data)?;
                 data.len()
             }
-            Handle::File(..) => return Err(FsError::BadHandle),
+            Handle::File(..) | Handle::Npy(..) | Handle::Text(_) => {
+                return Err(FsError::BadHandle);
+            }
             Handle::Directory(_) => return Err(FsError::IsADirectory),
         };
         u32::try_from(count).map_err(|_| FsError::Invalid)
@@ -306,7 +308,7 @@ impl Vfs {
     pub fn fsync(&self, handle: HandleId) -> Result<(), FsError> {
         match self.handle(handle)? {
             Handle::Staged(open) => Ok(self.staging()?.fsync(&open)?),
-            Handle::File(..) | Handle::Control(_) | Handle::Directory(_) => Ok(()),
+            _ => Ok(()),
         }
     }
 

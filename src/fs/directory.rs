@@ -2,9 +2,9 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use super::inode::Node;
-use super::staged;
+use super::inode::{Node, View};
 use super::{ChildKind, FsError, Kind, Snapshot, VersionIndex, VersionKey, time, version_index};
+use super::{staged, views};
 use crate::staging::{NodeId, Staging};
 use crate::store::{Child, steps_back};
 
@@ -12,6 +12,8 @@ const CURRENT: &[u8] = b"current";
 const VERSIONS: &[u8] = b"versions";
 const AT: &[u8] = b"at";
 const STAGING: &[u8] = b"staging";
+const NPY: &[u8] = b"npy";
+const META: &[u8] = b"meta";
 
 /// What a directory contained when it was opened, in the order in which it is listed.
 #[derive(Debug)]
@@ -68,13 +70,15 @@ impl OpenDirectory {
 /// Whether a node is a directory, a file or a link.
 pub(crate) fn kind(node: &Node) -> Kind {
     match node {
-        Node::Root | Node::Versions | Node::At | Node::Group { .. } | Node::StagedGroup(_) => {
+        Node::Top(_) | Node::Versions(_) | Node::At | Node::Group { .. } | Node::StagedGroup(_) => {
             Kind::Directory
         }
         Node::Current { .. } | Node::Time(_) => Kind::Symlink,
-        Node::Dataset { .. } | Node::StagedFile(_) | Node::Control(_) | Node::Retired(_) => {
-            Kind::File
-        }
+        Node::About { .. }
+        | Node::Dataset { .. }
+        | Node::StagedFile(_)
+        | Node::Control(_)
+        | Node::Retired(_) => Kind::File,
     }
 }
 
@@ -92,10 +96,12 @@ pub(crate) fn find(
         _ => {}
     }
     match directory {
-        Node::Root => match name {
-            VERSIONS => Ok(Node::Versions),
-            AT => Ok(Node::At),
-            STAGING if staging.is_some() => Ok(Node::StagedGroup(NodeId::ROOT)),
+        Node::Top(view) => match (view, name) {
+            (_, VERSIONS) => Ok(Node::Versions(*view)),
+            (View::Raw, AT) => Ok(Node::At),
+            (View::Raw, NPY) => Ok(Node::Top(View::Npy)),
+            (View::Raw, META) => Ok(Node::Top(View::Meta)),
+            (View::Raw, STAGING) if staging.is_some() => Ok(Node::StagedGroup(NodeId::ROOT)),
             _ => {
                 let steps = parse_current(name).ok_or(FsError::NotFound)?;
                 snapshot
@@ -103,30 +109,41 @@ pub(crate) fn find(
                     .before_current(steps)
                     .ok_or(FsError::NotFound)?;
                 Ok(Node::Current {
+                    view: *view,
                     steps,
                     name: name.into(),
                 })
             }
         },
-        Node::Versions => {
+        Node::Versions(view) => {
             let index = snapshot
                 .history()
                 .by_shown_name(name)
                 .ok_or(FsError::NotFound)?;
-            Ok(version_directory(snapshot, index))
+            Ok(version_directory(snapshot, *view, index))
         }
         Node::At => {
             version_at(snapshot, name)?;
             Ok(Node::Time(name.into()))
         }
-        Node::Group { version, path } => {
+        Node::Group {
+            view: View::Raw,
+            version,
+            path,
+        } => {
             let index = version_index(snapshot, version)?;
             let tree = snapshot.tree(index)?;
             let child = tree.child_shown_as(path, name).ok_or(FsError::NotFound)?;
-            child_node(snapshot, index, version, child)
+            child_node(snapshot, View::Raw, index, version, child)
         }
+        Node::Group {
+            view,
+            version,
+            path,
+        } => views::find(snapshot, *view, version, path, name),
         Node::StagedGroup(id) => staged::find(staging.ok_or(FsError::Stale)?, *id, name),
-        Node::Dataset { .. }
+        Node::About { .. }
+        | Node::Dataset { .. }
         | Node::Current { .. }
         | Node::Time(_)
         | Node::StagedFile(_)
@@ -146,26 +163,34 @@ pub(crate) fn list(
         (b"..".to_vec(), parent(staging, directory)?),
     ];
     match directory {
-        Node::Root => {
-            entries.push((AT.to_vec(), Node::At));
+        Node::Top(view) => {
+            let is_root = *view == View::Raw;
+            if is_root {
+                entries.push((AT.to_vec(), Node::At));
+            }
             if snapshot.history().current().is_some() {
                 let current = Node::Current {
+                    view: *view,
                     steps: 0,
                     name: CURRENT.into(),
                 };
                 entries.push((CURRENT.to_vec(), current));
             }
-            if staging.is_some() {
+            if is_root {
+                entries.push((META.to_vec(), Node::Top(View::Meta)));
+                entries.push((NPY.to_vec(), Node::Top(View::Npy)));
+            }
+            if is_root && staging.is_some() {
                 entries.push((STAGING.to_vec(), Node::StagedGroup(NodeId::ROOT)));
             }
-            entries.push((VERSIONS.to_vec(), Node::Versions));
+            entries.push((VERSIONS.to_vec(), Node::Versions(*view)));
         }
-        Node::Versions => {
+        Node::Versions(view) => {
             let versions = snapshot.history().iter();
             entries.extend(versions.map(|(index, version)| {
                 (
                     version.shown_name.clone(),
-                    version_directory(snapshot, index),
+                    version_directory(snapshot, *view, index),
                 )
             }));
         }
@@ -175,20 +200,30 @@ pub(crate) fn list(
                 (name.clone(), Node::Time(name.into()))
             }));
         }
-        Node::Group { version, path } => {
+        Node::Group {
+            view: View::Raw,
+            version,
+            path,
+        } => {
             let index = version_index(snapshot, version)?;
             let tree = snapshot.tree(index)?;
             for child in tree.children(path).ok_or(FsError::Stale)? {
                 entries.push((
                     child.shown_name.clone(),
-                    child_node(snapshot, index, version, child)?,
+                    child_node(snapshot, View::Raw, index, version, child)?,
                 ));
             }
         }
+        Node::Group {
+            view,
+            version,
+            path,
+        } => entries.extend(views::list(snapshot, *view, version, path)?),
         Node::StagedGroup(id) => {
             entries.extend(staged::list(staging.ok_or(FsError::Stale)?, *id)?);
         }
-        Node::Dataset { .. }
+        Node::About { .. }
+        | Node::Dataset { .. }
         | Node::Current { .. }
         | Node::Time(_)
         | Node::StagedFile(_)
@@ -221,8 +256,9 @@ pub(crate) fn linked_version(snapshot: &Snapshot, node: &Node) -> Result<Version
 }
 
 /// The directory of a version.
-pub(crate) fn version_directory(snapshot: &Snapshot, index: VersionIndex) -> Node {
+fn version_directory(snapshot: &Snapshot, view: View, index: VersionIndex) -> Node {
     Node::Group {
+        view,
         version: snapshot.history().version(index).key.clone(),
         path: Arc::from(&b""[..]),
     }
@@ -237,19 +273,23 @@ fn version_at(snapshot: &Snapshot, name: &[u8]) -> Result<VersionIndex, FsError>
         .ok_or(FsError::NotFound)
 }
 
-fn child_node(
+/// The node of something in a group of a version.
+pub(crate) fn child_node(
     snapshot: &Snapshot,
+    view: View,
     index: VersionIndex,
     version: &VersionKey,
     child: &Child,
 ) -> Result<Node, FsError> {
     if matches!(child.kind, ChildKind::Group) {
         return Ok(Node::Group {
+            view,
             version: version.clone(),
             path: child.path.clone(),
         });
     }
     Ok(Node::Dataset {
+        view,
         origin: origin(snapshot, index, &child.path)?,
         path: child.path.clone(),
     })
@@ -272,26 +312,37 @@ pub(crate) fn origin(
 /// The directory above a node; of a dataset that several versions share, the one in its version of origin.
 fn parent(staging: Option<&Staging>, node: &Node) -> Result<Node, FsError> {
     Ok(match node {
-        Node::Group { path, .. } if path.is_empty() => Node::Versions,
-        Node::Group { version, path }
+        Node::Group { view, path, .. } if path.is_empty() => Node::Versions(*view),
+        Node::About { version, path } => Node::Group {
+            view: View::Meta,
+            version: version.clone(),
+            path: path.clone(),
+        },
+        Node::Group {
+            view,
+            version,
+            path,
+        }
         | Node::Dataset {
+            view,
             origin: version,
             path,
         } => {
             let end = path.iter().rposition(|&byte| byte == b'/').unwrap_or(0);
             Node::Group {
+                view: *view,
                 version: version.clone(),
                 path: path[..end].into(),
             }
         }
         Node::Time(_) => Node::At,
         Node::Control(_) => Node::StagedGroup(NodeId::ROOT),
-        Node::StagedGroup(NodeId::ROOT) => Node::Root,
+        Node::StagedGroup(NodeId::ROOT) | Node::Top(_) | Node::At | Node::Retired(_) => {
+            Node::Top(View::Raw)
+        }
+        Node::Versions(view) | Node::Current { view, .. } => Node::Top(*view),
         Node::StagedGroup(id) | Node::StagedFile(id) => {
             Node::StagedGroup(staging.ok_or(FsError::Stale)?.parent(*id)?)
-        }
-        Node::Root | Node::Versions | Node::At | Node::Current { .. } | Node::Retired(_) => {
-            Node::Root
         }
     })
 }

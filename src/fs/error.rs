@@ -138,6 +138,7 @@ impl FsError {
 fn store_errno(error: &StoreError) -> c_int {
     match error {
         StoreError::VersionGone { .. } => libc::ESTALE,
+        StoreError::TooWide { .. } => libc::EFBIG,
         StoreError::Open { error, .. } => error.raw_os_error().unwrap_or(libc::EIO),
         StoreError::Filter {
             error: CodecError::UnknownFilter { .. } | CodecError::UnsupportedForm { .. },

@@ -8,13 +8,17 @@ use super::directory::OpenDirectory;
 use super::staged::OpenControl;
 use super::{FsError, HandleId, Ino};
 use crate::staging::StagedFile;
-use crate::store::OpenDataset;
+use crate::store::{OpenDataset, OpenNpy};
 
 /// An open file or directory.
 #[derive(Debug, Clone)]
 pub(crate) enum Handle {
     /// A dataset of a version.
     File(Ino, Arc<OpenDataset>),
+    /// The same as a .npy file.
+    Npy(Ino, Arc<OpenNpy>),
+    /// A text that was made when it was opened.
+    Text(Arc<[u8]>),
     /// A staged dataset.
     Staged(Arc<StagedFile>),
     /// A control file.
@@ -57,6 +61,7 @@ impl Handles {
         open.values()
             .filter_map(|handle| match handle {
                 Handle::File(ino, open) => Some((*ino, open.clone())),
+                Handle::Npy(ino, open) => Some((*ino, open.dataset().clone())),
                 _ => None,
             })
             .collect()

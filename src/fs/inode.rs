@@ -10,17 +10,30 @@ use super::{FsError, Ino};
 use crate::staging::NodeId;
 use crate::store::VersionKey;
 
+/// In which form a part of the tree shows versions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) enum View {
+    /// At the mount point itself: datasets are their elements.
+    Raw,
+    /// `npy/`: datasets are .npy files.
+    Npy,
+    /// `meta/`: datasets, groups and versions are what describes them.
+    Meta,
+}
+
 /// What an inode stands for.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) enum Node {
-    /// The mount point.
-    Root,
+    /// The mount point, `npy/` or `meta/`.
+    Top(View),
     /// `versions/`.
-    Versions,
+    Versions(View),
     /// `at/`.
     At,
     /// `current~N`; `current` with 0.
     Current {
+        /// Where.
+        view: View,
         /// How many parents back.
         steps: u64,
         /// The name that was looked up.
@@ -30,13 +43,24 @@ pub(crate) enum Node {
     Time(Arc<[u8]>),
     /// A directory below `versions/`: a version where the path is empty, or a group.
     Group {
+        /// Where.
+        view: View,
         /// The version.
         version: VersionKey,
         /// HDF5 names joined by `/`.
         path: Arc<[u8]>,
     },
+    /// The file in `meta/` that describes the directory which holds it.
+    About {
+        /// The version.
+        version: VersionKey,
+        /// HDF5 names of the group joined by `/`; empty for the version itself.
+        path: Arc<[u8]>,
+    },
     /// A dataset, by the version in which its content first appeared: all versions that share the content share the inode.
     Dataset {
+        /// Where.
+        view: View,
         /// The version of origin.
         origin: VersionKey,
         /// HDF5 names joined by `/`.
@@ -53,6 +77,24 @@ pub(crate) enum Node {
 }
 
 impl Node {
+    /// In which part of the tree it is.
+    pub(crate) fn view(&self) -> View {
+        match self {
+            Self::Top(view)
+            | Self::Versions(view)
+            | Self::Current { view, .. }
+            | Self::Group { view, .. }
+            | Self::Dataset { view, .. } => *view,
+            Self::About { .. } => View::Meta,
+            Self::At
+            | Self::Time(_)
+            | Self::StagedGroup(_)
+            | Self::StagedFile(_)
+            | Self::Control(_)
+            | Self::Retired(_) => View::Raw,
+        }
+    }
+
     /// The number that the node has unless another one came first: the beginning of the SHA-256 of what identifies it.
     fn preferred_ino(&self) -> Ino {
         let mut hash = Sha256::new();
@@ -60,10 +102,17 @@ impl Node {
             hash.update((part.len() as u64).to_le_bytes());
             hash.update(part);
         };
+        // Numbers at the mount point are those that they were before there were other views.
+        match self.view() {
+            View::Raw => {}
+            View::Npy => add(b"in npy"),
+            View::Meta => add(b"in meta"),
+        }
         match self {
-            Self::Root => return Ino::ROOT,
+            Self::Top(View::Raw) => return Ino::ROOT,
             Self::Retired(ino) => return *ino,
-            Self::Versions => add(b"versions"),
+            Self::Top(_) => add(b"top"),
+            Self::Versions(_) => add(b"versions"),
             Self::At => add(b"at"),
             Self::Current { name, .. } => {
                 add(b"current");
@@ -73,13 +122,19 @@ impl Node {
                 add(b"time");
                 add(name);
             }
-            Self::Group { version, path } => {
+            Self::About { version, path } => {
+                add(b"about");
+                add(&version.name);
+                add(&version.timestamp_ns.to_le_bytes());
+                add(path);
+            }
+            Self::Group { version, path, .. } => {
                 add(b"group");
                 add(&version.name);
                 add(&version.timestamp_ns.to_le_bytes());
                 add(path);
             }
-            Self::Dataset { origin, path } => {
+            Self::Dataset { origin, path, .. } => {
                 add(b"dataset");
                 add(&origin.name);
                 add(&origin.timestamp_ns.to_le_bytes());
@@ -117,7 +172,7 @@ pub(crate) struct InodeTable {
 
 impl InodeTable {
     pub(crate) fn new() -> Self {
-        let root = HashMap::from([(Ino::ROOT, (Node::Root, 1))]);
+        let root = HashMap::from([(Ino::ROOT, (Node::Top(View::Raw), 1))]);
         Self {
             known: RwLock::new(root),
         }
@@ -190,6 +245,7 @@ mod tests {
 
     fn dataset(path: &str) -> Node {
         Node::Dataset {
+            view: View::Raw,
             origin: VersionKey {
                 name: Arc::from(&b"r1"[..]),
                 timestamp_ns: 5,
@@ -204,6 +260,15 @@ mod tests {
         b.look_up(&dataset("y"));
         assert_eq!(a.look_up(&dataset("x")), b.look_up(&dataset("x")));
         assert_ne!(a.ino(&dataset("x")), a.ino(&dataset("y")));
+        let Node::Dataset { origin, path, .. } = dataset("x") else {
+            unreachable!()
+        };
+        let npy = Node::Dataset {
+            view: View::Npy,
+            origin,
+            path,
+        };
+        assert_ne!(a.ino(&dataset("x")), a.ino(&npy));
         assert_eq!(
             a.ino(&dataset("x")),
             Ino(530_831_330_618_964_643),
@@ -221,7 +286,7 @@ mod tests {
         table.forget(ino, 1);
         assert!(matches!(table.node(ino), Err(FsError::Stale)));
         table.forget(Ino::ROOT, 1);
-        assert_eq!(table.node(Ino::ROOT).unwrap(), Node::Root);
+        assert_eq!(table.node(Ino::ROOT).unwrap(), Node::Top(View::Raw));
     }
 
     #[test]

@@ -14,6 +14,7 @@ mod rewritten;
 mod staged;
 mod stat;
 mod types;
+mod views;
 mod xattr;
 
 use std::ffi::OsStr;
@@ -27,7 +28,7 @@ pub use control::ControlError;
 use directory::{Listing, OpenDirectory};
 pub use error::FsError;
 use handles::{Handle, Handles};
-use inode::{InodeTable, Node};
+use inode::{InodeTable, Node, View};
 use news::Announcer;
 pub use news::News;
 pub use types::{
@@ -181,10 +182,16 @@ impl Vfs {
     pub fn open_file(&self, ino: Ino, flags: i32) -> Result<Opened, FsError> {
         let writes = flags & libc::O_ACCMODE != libc::O_RDONLY;
         let handle = match self.inodes.node(ino)? {
-            Node::Dataset { origin, path } => {
-                if writes || flags & (libc::O_TRUNC | libc::O_APPEND) != 0 {
-                    return Err(FsError::ReadOnly);
-                }
+            Node::Dataset { .. } | Node::About { .. }
+                if writes || flags & (libc::O_TRUNC | libc::O_APPEND) != 0 =>
+            {
+                return Err(FsError::ReadOnly);
+            }
+            Node::Dataset {
+                view: View::Raw,
+                origin,
+                path,
+            } => {
                 let dataset = self.file.open_dataset(&origin, &path)?;
                 return Ok(Opened {
                     handle: self.handles.add(Handle::File(ino, Arc::new(dataset))),
@@ -192,12 +199,17 @@ impl Vfs {
                     direct_io: false,
                 });
             }
+            node @ (Node::Dataset { .. } | Node::About { .. }) => {
+                return self.open_view(ino, &node);
+            }
             Node::StagedFile(id) => {
                 let truncates = flags & libc::O_TRUNC != 0;
                 let open = self.staging()?.open(id, writes || truncates, truncates)?;
                 Handle::Staged(Arc::new(open))
             }
             Node::Control(control) => return self.open_control(control, flags),
+            // The kernel looks the name up anew.
+            Node::Retired(_) => return Err(FsError::Stale),
             _ => return Err(FsError::IsADirectory),
         };
         Ok(Opened {
@@ -219,6 +231,8 @@ impl Vfs {
     ) -> Result<usize, FsError> {
         match self.handle(handle)? {
             Handle::File(_, open) => Ok(self.file.read_dataset(&open, offset, buffer)?),
+            Handle::Npy(_, open) => Ok(self.file.read_npy(&open, offset, buffer)?),
+            Handle::Text(text) => Ok(staged::read_text(&text, offset, buffer)),
             Handle::Staged(open) => Ok(self.staging()?.read_at(&open, offset, buffer)?),
             Handle::Control(open) => Ok(open.read_into(offset, buffer)),
             Handle::Directory(_) => Err(FsError::IsADirectory),
@@ -235,6 +249,8 @@ impl Vfs {
             Handle::File(_, open) => self
                 .file
                 .ask_dataset(&open, |dataset| dataset.seek(offset, is_hole))?,
+            Handle::Npy(_, open) => self.file.seek_npy(&open, offset, is_hole)?,
+            Handle::Text(text) => views::seek_text(&text, offset, is_hole),
             Handle::Staged(open) => return Ok(self.staging()?.seek(&open, offset, is_hole)?),
             Handle::Control(_) => return Err(FsError::Invalid),
             Handle::Directory(_) => return Err(FsError::IsADirectory),
@@ -389,7 +405,11 @@ impl Vfs {
 
     fn xattrs(&self, ino: Ino) -> Result<Xattrs, FsError> {
         match self.inodes.node(ino)? {
-            Node::Group { version, path } => self.ask(|snapshot| {
+            Node::Group {
+                view: View::Raw | View::Npy,
+                version,
+                path,
+            } => self.ask(|snapshot| {
                 let index = version_index(snapshot, &version)?;
                 let attributes = snapshot.attributes(index, &path)?;
                 Ok(if path.is_empty() {
@@ -398,9 +418,17 @@ impl Vfs {
                     Xattrs::of_group(attributes)
                 })
             }),
-            Node::Dataset { origin, path } => self.ask(|snapshot| {
+            Node::Dataset {
+                view: view @ (View::Raw | View::Npy),
+                origin,
+                path,
+            } => self.ask(|snapshot| {
                 let index = version_index(snapshot, &origin)?;
                 let attributes = snapshot.attributes(index, &path)?;
+                if view == View::Npy {
+                    // Its header says the rest; and a copy into `staging/` is not to take the header for elements.
+                    return Ok(Xattrs::of_group(attributes));
+                }
                 let dataset = self.file.dataset_in(snapshot, index, &path)?;
                 Ok(Xattrs::of_dataset(&dataset, attributes)?)
             }),
@@ -482,7 +510,7 @@ fn entry(node: &Node, attr: Attr) -> Entry {
 
 fn attr_ttl(node: &Node) -> Duration {
     match node {
-        Node::Group { .. } | Node::Dataset { .. } => FOREVER,
+        Node::Group { .. } | Node::Dataset { .. } | Node::About { .. } => FOREVER,
         _ => Duration::ZERO,
     }
 }

@@ -8,36 +8,42 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
-use super::inode::{InodeTable, Node};
-use super::{Ino, OpenDataset, Snapshot, Stale, VersionedFile};
-use crate::store::shown_forms;
+use super::inode::{InodeTable, Node, View};
+use super::{Ino, OpenDataset, Snapshot, Stale, VersionedFile, views};
 
 /// Every name below a version that the kernel may hold.
 pub(crate) fn names(inodes: &InodeTable) -> Vec<Stale> {
     let known = inodes.known();
-    let mut names: HashMap<&[u8], HashSet<&[u8]>> = HashMap::new();
+    let mut names: HashMap<(View, &[u8]), HashSet<Vec<u8>>> = HashMap::new();
     for (_, node) in &known {
-        if let Node::Group { path, .. } | Node::Dataset { path, .. } = node
-            && !path.is_empty()
-        {
-            let (folder, name) = match path.iter().rposition(|&byte| byte == b'/') {
-                Some(end) => (&path[..end], &path[end + 1..]),
-                None => (&b""[..], &path[..]),
-            };
-            names.entry(folder).or_default().insert(name);
+        let (Node::Group { view, path, .. } | Node::Dataset { view, path, .. }) = node else {
+            continue;
+        };
+        if path.is_empty() {
+            continue;
         }
+        let (folder, name) = match path.iter().rposition(|&byte| byte == b'/') {
+            Some(end) => (&path[..end], &path[end + 1..]),
+            None => (&b""[..], &path[..]),
+        };
+        let is_group = matches!(node, Node::Group { .. });
+        let forms = view.forms(name, is_group);
+        names.entry((*view, folder)).or_default().extend(forms);
     }
     let mut stale = Vec::new();
     for (ino, node) in &known {
-        let Node::Group { path, .. } = node else {
+        let Node::Group { view, path, .. } = node else {
             continue;
         };
-        for name in names.get(&path[..]).into_iter().flatten() {
-            stale.extend(
-                shown_forms(name)
-                    .into_iter()
-                    .map(|name| Stale::Name { parent: *ino, name }),
-            );
+        let parent = *ino;
+        let below = names.get(&(*view, &path[..])).into_iter().flatten();
+        stale.extend(below.map(|name| Stale::Name {
+            parent,
+            name: name.clone(),
+        }));
+        if *view == View::Meta {
+            let name = views::ABOUT.to_vec();
+            stale.push(Stale::Name { parent, name });
         }
     }
     stale
@@ -61,7 +67,7 @@ pub(crate) fn retire(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::store::VersionKey;
+    use crate::store::{VersionKey, shown_forms};
 
     #[test]
     fn names_are_those_of_every_known_version() {
@@ -71,10 +77,12 @@ mod tests {
             timestamp_ns: 1,
         };
         let group = |name: &str, path: &str| Node::Group {
+            view: View::Raw,
             version: version(name),
             path: path.as_bytes().into(),
         };
         let dataset = |path: &[u8]| Node::Dataset {
+            view: View::Raw,
             origin: version("r1"),
             path: path.into(),
         };

@@ -133,12 +133,15 @@ impl OpenControl {
 
     /// Fills `buffer` with the text from `offset` on, and says how many bytes there were.
     pub(crate) fn read_into(&self, offset: u64, buffer: &mut [u8]) -> usize {
-        let start = usize::try_from(offset)
-            .unwrap_or(usize::MAX)
-            .min(self.text.len());
-        let rest = &self.text[start..];
-        let count = rest.len().min(buffer.len());
-        buffer[..count].copy_from_slice(&rest[..count]);
-        count
+        read_text(&self.text, offset, buffer)
     }
+}
+
+/// Fills `buffer` with `text` from `offset` on, and says how many bytes there were.
+pub(crate) fn read_text(text: &[u8], offset: u64, buffer: &mut [u8]) -> usize {
+    let start = usize::try_from(offset).unwrap_or(usize::MAX);
+    let rest = text.get(start..).unwrap_or_default();
+    let count = rest.len().min(buffer.len());
+    buffer[..count].copy_from_slice(&rest[..count]);
+    count
 }

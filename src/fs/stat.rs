@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::UNIX_EPOCH;
 
-use super::inode::{InodeTable, Node};
+use super::inode::{InodeTable, Node, View};
 use super::{Attr, FsError, FsStat, Ino, Kind, Stale, VersionedFile, directory, version_index};
 use crate::store::{Snapshot, Version};
 
@@ -33,7 +33,7 @@ pub(crate) fn of_node(
     };
     let newest = || history.current().map(|index| history.version(index));
     match node {
-        Node::Root | Node::Versions | Node::At => {
+        Node::Top(_) | Node::Versions(_) | Node::At => {
             attr.mtime = newest().map_or(UNIX_EPOCH, Version::system_time);
         }
         Node::Current { .. } | Node::Time(_) => {
@@ -51,12 +51,29 @@ pub(crate) fn of_node(
                 .version(version_index(snapshot, version)?)
                 .system_time();
         }
-        Node::Dataset { origin, path } => {
+        Node::About { version, path } => {
+            let version = version_index(snapshot, version)?;
+            attr.mtime = history.version(version).system_time();
+            attr.size_bytes = snapshot.group_json(version, path)?.len() as u64;
+            attr.blocks = attr.size_bytes.div_ceil(512);
+        }
+        Node::Dataset { view, origin, path } => {
             let origin = version_index(snapshot, origin)?;
             let dataset = file.dataset_in(snapshot, origin, path)?;
             attr.mtime = history.version(origin).system_time();
-            attr.size_bytes = dataset.len_bytes()?;
-            attr.blocks = dataset.stored_bytes()?.div_ceil(512);
+            let stored_bytes;
+            (attr.size_bytes, stored_bytes) = match view {
+                View::Raw => (dataset.len_bytes()?, dataset.stored_bytes()?),
+                View::Npy => {
+                    let npy = dataset.npy()?.ok_or(FsError::Stale)?;
+                    (npy.len_bytes(), dataset.stored_bytes()?)
+                }
+                View::Meta => {
+                    let len_bytes = snapshot.dataset_json(origin, &dataset)?.len() as u64;
+                    (len_bytes, len_bytes)
+                }
+            };
+            attr.blocks = stored_bytes.div_ceil(512);
             let sharing = snapshot.sharing()?;
             if let Some(class) = sharing.class_of(origin, path) {
                 attr.link_count = sharing.class(class).versions;
@@ -101,7 +118,7 @@ pub(crate) fn of_file_system(path: &Path) -> Result<FsStat, FsError> {
 /// other versions share, goes on under its number.
 pub(crate) fn follow(inodes: &InodeTable, old: &Snapshot, new: &Snapshot) {
     for (ino, node) in inodes.known() {
-        let Node::Dataset { origin, path } = node else {
+        let Node::Dataset { view, origin, path } = node else {
             continue;
         };
         if new.history().by_key(&origin).is_some() {
@@ -115,7 +132,7 @@ pub(crate) fn follow(inodes: &InodeTable, old: &Snapshot, new: &Snapshot) {
             continue;
         };
         if let Ok(origin) = directory::origin(new, heir, &path) {
-            inodes.become_node(ino, Node::Dataset { origin, path });
+            inodes.become_node(ino, Node::Dataset { view, origin, path });
         }
     }
 }
@@ -130,12 +147,11 @@ pub(crate) fn stale(
     new: &Arc<Snapshot>,
     extends: bool,
 ) -> Vec<Stale> {
-    let versions = inodes.ino(&Node::Versions);
     inodes
         .known()
         .into_iter()
         .filter_map(|(ino, node)| match node {
-            Node::Dataset { origin, path } if extends => {
+            Node::Dataset { origin, path, .. } if extends => {
                 let links = |snapshot: &Snapshot| {
                     let sharing = snapshot.sharing_if_known()?;
                     let class = sharing.class_of(snapshot.history().by_key(&origin)?, &path)?;
@@ -144,14 +160,18 @@ pub(crate) fn stale(
                 (links(old) != links(new)).then_some(Stale::Attributes(ino))
             }
             Node::Dataset { .. } => Some(Stale::Content(ino)),
-            Node::Group { version, path } if !extends && path.is_empty() => {
+            Node::Group {
+                view,
+                version,
+                path,
+            } if !extends && path.is_empty() => {
                 let index = old.history().by_key(&version)?;
                 Some(Stale::Name {
-                    parent: versions,
+                    parent: inodes.ino(&Node::Versions(view)),
                     name: old.history().version(index).shown_name.clone(),
                 })
             }
-            Node::Group { .. } if !extends => Some(Stale::Attributes(ino)),
+            Node::Group { .. } | Node::About { .. } if !extends => Some(Stale::Attributes(ino)),
             _ => None,
         })
         .collect()

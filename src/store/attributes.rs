@@ -31,8 +31,18 @@ pub(super) fn is_version_bookkeeping(name: &[u8]) -> bool {
 pub struct AttributeText {
     /// Its name, not necessarily UTF-8.
     pub name: Vec<u8>,
-    /// A scalar string is its text; anything else is JSON. An error where the value is damaged or not supported.
+    /// A scalar string is its text unless JSON was asked for; anything else is JSON. An error where the value is damaged or not
+    /// supported.
     pub value: Result<Vec<u8>, ValueError>,
+}
+
+/// How values are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Form {
+    /// A scalar string as its bytes, anything else as JSON.
+    Text,
+    /// Everything as JSON.
+    Json,
 }
 
 /// All attributes of the object at `address`, in the byte order of their names.
@@ -42,13 +52,18 @@ pub struct AttributeText {
 pub(super) fn read_attributes(
     reader: &MetaReader,
     address: Address,
+    form: Form,
 ) -> Result<Vec<AttributeText>, H5Error> {
+    let write = match form {
+        Form::Text => json::attribute_text,
+        Form::Json => json::attribute_json,
+    };
     let header = ObjectHeader::read(reader, address)?;
     let heap = HeapValues::new(reader);
     let mut texts: Vec<AttributeText> = h5::attributes(reader, &header)?
         .into_iter()
         .map(|attribute| AttributeText {
-            value: json::attribute_text(
+            value: write(
                 &attribute.datatype,
                 &attribute.dataspace,
                 &attribute.data,

@@ -27,8 +27,8 @@ use crate::h5::{
 const ALWAYS_FAIR_POINTERS: u64 = 1 << 28;
 /// Bytes of one such element.
 const POINTER_BYTES: u64 = 16;
-/// Lengths of rendered parts that are kept.
-const KEPT_LENGTHS: usize = 1 << 18;
+/// Lengths and the like of rendered parts that are kept.
+const KEPT_MEASURES: usize = 1 << 18;
 
 /// What all datasets of a mount share.
 #[derive(Debug)]
@@ -39,8 +39,8 @@ pub(crate) struct Shared {
     pub(crate) maps: MapCache,
     /// Where chunks are decoded.
     pub(crate) workers: rayon::ThreadPool,
-    /// Lengths of rendered parts by the chunks that they come from.
-    pub(crate) rendered_lengths: Cache<Box<[u64]>, u64>,
+    /// What was found of rendered parts, such as their lengths, by the chunks that they come from.
+    pub(crate) rendered_measures: Cache<Box<[u64]>, u64>,
 }
 
 impl Shared {
@@ -49,7 +49,7 @@ impl Shared {
             cache: ChunkCache::new(cache_bytes),
             maps: MapCache::new(),
             workers,
-            rendered_lengths: Cache::new(KEPT_LENGTHS),
+            rendered_measures: Cache::new(KEPT_MEASURES),
         }
     }
 }
@@ -357,6 +357,14 @@ impl Dataset {
         match elements {
             Elements::Chunked(chunked) => Some(chunked),
             _ => None,
+        }
+    }
+
+    /// The text that it is shown as; `None` where its elements are shown as they are stored.
+    pub(super) fn rendered(&self) -> Option<&Rendered> {
+        match &self.content {
+            Content::Rendered(rendered) => Some(rendered),
+            Content::Stored(_) => None,
         }
     }
 

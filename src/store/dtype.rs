@@ -149,7 +149,7 @@ fn describe_complex(base: &Datatype, size: usize) -> Option<Value> {
 }
 
 /// The shape of an array whose elements may be arrays again, and what they are in the end.
-fn flat_array(datatype: &Datatype) -> (Vec<u64>, &Datatype) {
+pub(super) fn flat_array(datatype: &Datatype) -> (Vec<u64>, &Datatype) {
     let mut shape = Vec::new();
     let mut inner = datatype;
     while let Class::Array { shape: more, base } = &inner.class {

@@ -204,6 +204,20 @@ pub enum StoreError {
         /// What went wrong.
         error: ValueError,
     },
+    /// Text of which the longest element is so much longer than the others that an array of NumPy would be nearly all padding.
+    #[error(
+        "dataset {}: as NumPy's <U{longest_chars} it would take {len_bytes} bytes, nearly all of them padding: \
+         read it as text, from versions/",
+        shown_path(dataset)
+    )]
+    TooWide {
+        /// The dataset's path.
+        dataset: Vec<u8>,
+        /// Characters of its longest element.
+        longest_chars: u64,
+        /// What the array would take.
+        len_bytes: u64,
+    },
     /// An attribute's value is damaged or of a type that is not supported.
     #[error("attribute {}: {error}", name.escape_ascii())]
     Attribute {

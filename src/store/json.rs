@@ -37,6 +37,16 @@ pub trait HeapData {
     }
 }
 
+/// For values that point to nothing.
+#[derive(Debug)]
+pub(super) struct NoHeap;
+
+impl HeapData for NoHeap {
+    fn read_vlen(&self, _: &[u8; 16], _: usize) -> Result<Vec<u8>, H5Error> {
+        Ok(Vec::new())
+    }
+}
+
 /// Why a value has no text.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum ValueError {
@@ -95,34 +105,58 @@ pub fn attribute_text(
     data: &[u8],
     heap: &dyn HeapData,
 ) -> Result<Vec<u8>, ValueError> {
-    let want_bytes = dataspace
-        .len()
-        .and_then(|n| n.checked_mul(datatype.size as u64));
-    if want_bytes != Some(data.len() as u64) {
-        return Err(ValueError::Length {
-            want_bytes,
-            got_bytes: data.len(),
-        });
+    check_length(datatype, dataspace, data)?;
+    match (dataspace, &datatype.class) {
+        (Dataspace::Scalar, Class::FixedString { padding, .. }) => {
+            Ok(without_padding(data, *padding).to_vec())
+        }
+        (Dataspace::Scalar, Class::VlenString { padding, .. }) => {
+            let text = heap.read_vlen(exactly(data)?, 1)?;
+            Ok(without_padding(&text, *padding).to_vec())
+        }
+        _ => attribute_json(datatype, dataspace, data, heap),
     }
+}
+
+/// The same as JSON throughout: a scalar string is one of JSON.
+///
+/// # Errors
+/// [`ValueError`].
+pub fn attribute_json(
+    datatype: &Datatype,
+    dataspace: &Dataspace,
+    data: &[u8],
+    heap: &dyn HeapData,
+) -> Result<Vec<u8>, ValueError> {
+    check_length(datatype, dataspace, data)?;
     let mut out = Vec::new();
     match dataspace {
         Dataspace::Null => out.extend_from_slice(b"null"),
-        Dataspace::Scalar => match &datatype.class {
-            Class::FixedString { padding, .. } => {
-                out.extend_from_slice(without_padding(data, *padding));
-            }
-            Class::VlenString { padding, .. } => {
-                let text = heap.read_vlen(exactly(data)?, 1)?;
-                out.extend_from_slice(without_padding(&text, *padding));
-            }
-            _ => write_json(datatype, data, heap, &mut out)?,
-        },
+        Dataspace::Scalar => write_json(datatype, data, heap, &mut out)?,
         Dataspace::Simple { .. } if dataspace.is_empty() => out.extend_from_slice(b"[]"),
         Dataspace::Simple { shape, .. } => {
             Writer::new(heap, &mut out).list(shape, datatype, data, MAX_DEPTH)?;
         }
     }
     Ok(out)
+}
+
+fn check_length(datatype: &Datatype, dataspace: &Dataspace, data: &[u8]) -> Result<(), ValueError> {
+    let want_bytes = dataspace
+        .len()
+        .and_then(|n| n.checked_mul(datatype.size as u64));
+    if want_bytes == Some(data.len() as u64) {
+        return Ok(());
+    }
+    Err(ValueError::Length {
+        want_bytes,
+        got_bytes: data.len(),
+    })
+}
+
+/// Appends text as a JSON string; a byte that is not UTF-8 is `\udc80` to `\udcff`.
+pub(super) fn write_string(text: &[u8], out: &mut Vec<u8>) {
+    Writer::new(&NoHeap, out).string(text);
 }
 
 /// Text without its padding: 0 ends at the first NUL, 1 is filled with NULs, 2 with blanks (Specification IV.A.2.d, "String Bit Field").

@@ -269,6 +269,25 @@ impl VersionedFile {
         offset: u64,
         buffer: &mut [u8],
     ) -> Result<usize, StoreError> {
+        self.read_settled(
+            open,
+            buffer,
+            |dataset, buffer| dataset.read_at(offset, buffer),
+            |dataset, buffer| dataset.read_proven_at(offset, buffer),
+        )
+    }
+
+    /// What `read` reads of an open dataset, or `read_proven` where the file goes on changing: bytes that this one gives are right.
+    ///
+    /// # Errors
+    /// As for [`VersionedFile::read_dataset`].
+    pub(super) fn read_settled(
+        &self,
+        open: &OpenDataset,
+        buffer: &mut [u8],
+        read: impl Fn(&Dataset, &mut [u8]) -> Result<usize, StoreError>,
+        read_proven: impl Fn(&Dataset, &mut [u8]) -> Result<usize, StoreError>,
+    ) -> Result<usize, StoreError> {
         self.persist(|| {
             let dataset = open.dataset();
             let file = &dataset.file;
@@ -276,7 +295,7 @@ impl VersionedFile {
                 // It may be complete by now.
                 let _ = self.look();
             }
-            if let Some(answer) = checked(file, || dataset.read_at(offset, buffer)) {
+            if let Some(answer) = checked(file, || read(&dataset, buffer)) {
                 return match answer {
                     // It may not be written yet.
                     Err(StoreError::ChunkHash { .. } | StoreError::HashTable { .. })
@@ -288,7 +307,7 @@ impl VersionedFile {
                 };
             }
             if writers::is_locked_for_writing(&file.identity)
-                && let Ok(count) = dataset.read_proven_at(offset, buffer)
+                && let Ok(count) = read_proven(&dataset, buffer)
             {
                 return Some(Ok(count));
             }

@@ -20,8 +20,10 @@ mod history;
 mod literal;
 mod live;
 mod map_cache;
+mod meta;
 mod names;
 mod new_version;
+mod npy;
 mod own_commit;
 mod raw_data;
 mod raw_places;
@@ -33,6 +35,7 @@ mod snapshot;
 mod structure;
 pub mod time;
 mod tree;
+mod type_text;
 mod verification;
 mod writers;
 
@@ -61,11 +64,12 @@ pub use error::StoreError;
 pub use history::{History, Version, VersionIndex, VersionKey};
 pub use live::{OpenDataset, StoreOptions, VersionedFile};
 pub use names::NAME_MAX_BYTES;
-pub(crate) use names::shown_forms;
+pub(crate) use names::{shown_forms, suffixed_forms};
 pub use new_version::{
     AttributeChange, CommitFailure, CommitReport, Description, NewContent, NewObject, NewVersion,
     StagedBytes, StagedReadError, WrittenDataset,
 };
+pub use npy::{Npy, OpenNpy};
 pub(crate) use raw_data::filter_specs;
 pub use revision::RevisionError;
 pub(crate) use revision::steps_back;

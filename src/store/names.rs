@@ -9,6 +9,8 @@ use sha2::{Digest, Sha256};
 
 /// The longest path component on Linux, in bytes (`NAME_MAX`).
 pub const NAME_MAX_BYTES: usize = 255;
+/// So many forms of a name with a suffix are tried: a second one that is taken too was made to be.
+const SUFFIXED_FORMS: usize = 4;
 /// Hexadecimal digits of the hash that stands for the rest of a long name.
 const HASH_DIGITS: usize = 16;
 
@@ -32,7 +34,7 @@ pub(super) fn shown_name(name: &[u8]) -> Vec<u8> {
     if escaped.len() <= NAME_MAX_BYTES {
         escaped
     } else {
-        with_hash(&escaped, name)
+        with_hash(&escaped, name, NAME_MAX_BYTES)
     }
 }
 
@@ -55,10 +57,29 @@ pub(super) fn shown_names<'a>(names: impl Iterator<Item = &'a [u8]>) -> Vec<Vec<
             .filter(|&i| uses[shown[i].as_slice()] > 1)
             .collect();
         for i in clashing {
-            shown[i] = with_hash(&shown[i], names[i]);
+            shown[i] = with_hash(&shown[i], names[i], NAME_MAX_BYTES);
         }
     }
     shown
+}
+
+/// The names under which something shown as `shown` may be found where names of its kind end with `suffix`, the most wanted first: that
+/// one itself, where it is not too long, and then, in case another has it, ever new hashes in it.
+#[must_use]
+pub(crate) fn suffixed_forms(name: &[u8], shown: &[u8], suffix: &[u8]) -> Vec<Vec<u8>> {
+    let plain = [shown, suffix].concat();
+    let mut forms = Vec::with_capacity(SUFFIXED_FORMS);
+    if plain.len() <= NAME_MAX_BYTES {
+        forms.push(plain);
+    }
+    let mut name = name.to_vec();
+    while forms.len() < SUFFIXED_FORMS {
+        let mut form = with_hash(shown, &name, NAME_MAX_BYTES - suffix.len());
+        form.extend_from_slice(suffix);
+        name.clone_from(&form);
+        forms.push(form);
+    }
+    forms
 }
 
 /// All forms in which a directory may show `name`, whatever else it contains.
@@ -68,7 +89,7 @@ pub(crate) fn shown_forms(name: &[u8]) -> Vec<Vec<u8>> {
     if shown == name {
         return vec![shown];
     }
-    let with_hash = with_hash(&shown, name);
+    let with_hash = with_hash(&shown, name, NAME_MAX_BYTES);
     vec![shown, with_hash]
 }
 
@@ -79,8 +100,9 @@ fn escape_byte(byte: u8) -> Vec<u8> {
     }
 }
 
-fn with_hash(shown: &[u8], name: &[u8]) -> Vec<u8> {
-    let mut end = shown.len().min(NAME_MAX_BYTES - HASH_DIGITS - 1);
+/// The beginning of `shown`, `%`, and the hash of `name`: `max_bytes` at most.
+fn with_hash(shown: &[u8], name: &[u8], max_bytes: usize) -> Vec<u8> {
+    let mut end = shown.len().min(max_bytes - HASH_DIGITS - 1);
     if let Ok(text) = std::str::from_utf8(shown) {
         end = (0..=end)
             .rev()
@@ -141,6 +163,23 @@ mod tests {
         let shown = shown_name(long.as_bytes());
         assert!(shown.len() <= 255);
         assert!(std::str::from_utf8(&shown).is_ok());
+    }
+
+    #[test]
+    fn a_suffix_is_kept_however_long_the_name() {
+        let forms = |name: &[u8]| suffixed_forms(name, &shown_name(name), b".npy");
+        assert_eq!(forms(b"x")[0], b"x.npy");
+        assert!(forms(b"x")[1].starts_with(b"x%"));
+        assert_eq!(forms(&[b'x'; 251])[0].len(), 255);
+        for name in [&[b'x'; 252][..], &[b'x'; 255], &[b'x'; 300]] {
+            let found = forms(name);
+            assert_eq!(found.len(), 4);
+            assert!(found.iter().all(|form| form.len() == 255));
+            assert!(found.iter().all(|form| form.ends_with(b".npy")));
+            let distinct: std::collections::HashSet<_> = found.iter().collect();
+            assert_eq!(distinct.len(), 4);
+        }
+        assert_ne!(forms(&[b'x'; 252])[0], forms(&[b'x'; 253])[0]);
     }
 
     #[test]

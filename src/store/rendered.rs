@@ -10,16 +10,39 @@ use super::cache::ChunkKey;
 use super::dataset::{Elements, Shared};
 use super::file_state::{FileState, Kept, new_epoch};
 use super::json::ValueError;
+use super::npy::count_chars;
 use super::text;
 use crate::h5::{DatasetHeader, Datatype};
 
 /// Elements that are rendered together.
-const PART_ELEMENTS: u64 = 4096;
+pub(super) const PART_ELEMENTS: u64 = 4096;
 
 /// A part's text may always be of this many bytes.
 const ALWAYS_FAIR_TEXT_BYTES: u64 = 64 << 20;
 /// And of this many for each byte of the file; a longer one comes of pointers to the same data over and over.
 const FAIR_TEXT_RATIO: u64 = 32;
+
+/// What is to be known of each part before any of it is shown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Measure {
+    /// Bytes of the text.
+    LenBytes,
+    /// Characters of the longest string.
+    LongestChars,
+}
+
+impl Measure {
+    fn of(self, text: &[u8]) -> u64 {
+        match self {
+            Self::LenBytes => text.len() as u64,
+            Self::LongestChars => text::made_strings(text)
+                .iter()
+                .map(|string| count_chars(string))
+                .max()
+                .unwrap_or(0),
+        }
+    }
+}
 
 /// A dataset of variable-length strings or other pointers.
 #[derive(Debug)]
@@ -34,6 +57,8 @@ pub(crate) struct Rendered {
     epoch: u64,
     /// First byte of each part, and the length of all.
     ends: Kept<Vec<u64>>,
+    /// Characters of the longest string.
+    longest_chars: Kept<u64>,
 }
 
 impl Rendered {
@@ -53,6 +78,7 @@ impl Rendered {
             elements,
             epoch: new_epoch(),
             ends: Kept::default(),
+            longest_chars: Kept::default(),
         }
     }
 
@@ -91,14 +117,8 @@ impl Rendered {
     fn ends(&self) -> Result<&[u64], StoreError> {
         self.ends
             .get_or_read(&self.file, || {
-                let parts = self.element_count.div_ceil(PART_ELEMENTS);
-                let lengths: Vec<u64> = self.shared.workers.install(|| {
-                    (0..parts)
-                        .into_par_iter()
-                        .map(|part| self.part_len_bytes(part))
-                        .collect::<Result<_, StoreError>>()
-                })?;
-                Ok(lengths
+                Ok(self
+                    .measures(Measure::LenBytes)?
                     .into_iter()
                     .scan(0u64, |end, length| {
                         *end = end.saturating_add(length);
@@ -109,23 +129,49 @@ impl Rendered {
             .map(Vec::as_slice)
     }
 
-    fn part_len_bytes(&self, part: u64) -> Result<u64, StoreError> {
-        let Elements::Chunked(chunked) = &self.elements else {
-            return Ok(self.file.settled(|| self.render(part))?.len() as u64);
-        };
-        let (offset, len_bytes) = self.elements_of(part);
-        let key = chunked.content_key(offset, len_bytes);
-        // Not under the cache's own guard: this runs on a worker, which may take up another part with the same key while
-        // it waits for chunks.
-        if let Some(length) = self.shared.rendered_lengths.get(&key) {
-            return Ok(length);
-        }
-        let length = self.file.settled(|| self.render(part))?.len() as u64;
-        self.shared.rendered_lengths.insert(key, length);
-        Ok(length)
+    /// Characters of the longest string, a byte that is not UTF-8 counted as one. Renders everything once; what other versions share is not
+    /// rendered again.
+    pub(super) fn longest_chars(&self) -> Result<u64, StoreError> {
+        self.longest_chars
+            .get_or_read(&self.file, || {
+                let longest = self.measures(Measure::LongestChars)?;
+                Ok(longest.into_iter().max().unwrap_or(0))
+            })
+            .copied()
     }
 
-    fn part(&self, part: u64) -> Result<Arc<[u8]>, StoreError> {
+    fn measures(&self, measure: Measure) -> Result<Vec<u64>, StoreError> {
+        let parts = self.element_count.div_ceil(PART_ELEMENTS);
+        self.shared.workers.install(|| {
+            (0..parts)
+                .into_par_iter()
+                .map(|part| self.part_measure(part, measure))
+                .collect()
+        })
+    }
+
+    fn part_measure(&self, part: u64, measure: Measure) -> Result<u64, StoreError> {
+        let Elements::Chunked(chunked) = &self.elements else {
+            return Ok(measure.of(&self.file.settled(|| self.render(part))?));
+        };
+        let (offset, len_bytes) = self.elements_of(part);
+        let mut key = chunked.content_key(offset, len_bytes);
+        if measure == Measure::LongestChars {
+            // No key of a length in bytes begins with this epoch.
+            key = [&[u64::MAX], &*key].concat().into();
+        }
+        // Not under the cache's own guard: this runs on a worker, which may take up another part with the same key while
+        // it waits for chunks.
+        if let Some(known) = self.shared.rendered_measures.get(&key) {
+            return Ok(known);
+        }
+        let found = measure.of(&self.file.settled(|| self.render(part))?);
+        self.shared.rendered_measures.insert(key, found);
+        Ok(found)
+    }
+
+    /// The text of a part.
+    pub(super) fn part(&self, part: u64) -> Result<Arc<[u8]>, StoreError> {
         let key = ChunkKey {
             epoch: self.epoch,
             index: part,

@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use quick_cache::Weighter;
 use quick_cache::sync::Cache;
 
+use super::attributes::Form;
 use super::dataset::{Dataset, Shared};
 use super::file_state::{FileState, Kept, SharedStates, new_epoch};
 use super::hash_table::HashTable;
@@ -377,6 +378,27 @@ impl Snapshot {
         version: VersionIndex,
         path: &[u8],
     ) -> Result<Vec<AttributeText>, StoreError> {
+        self.attributes_in(version, path, Form::Text)
+    }
+
+    /// The same with every value as JSON.
+    ///
+    /// # Errors
+    /// As for [`Snapshot::attributes`].
+    pub(super) fn attributes_as_json(
+        &self,
+        version: VersionIndex,
+        path: &[u8],
+    ) -> Result<Vec<AttributeText>, StoreError> {
+        self.attributes_in(version, path, Form::Json)
+    }
+
+    fn attributes_in(
+        &self,
+        version: VersionIndex,
+        path: &[u8],
+        form: Form,
+    ) -> Result<Vec<AttributeText>, StoreError> {
         let (address, is_own): (Address, fn(&[u8]) -> bool) = if path.is_empty() {
             (
                 self.history.version(version).group,
@@ -390,7 +412,7 @@ impl Snapshot {
                 _ => (child.header, attributes::is_bookkeeping),
             }
         };
-        let mut found = attributes::read_attributes(&self.file.h5.reader(), address)
+        let mut found = attributes::read_attributes(&self.file.h5.reader(), address, form)
             .map_err(|error| self.object_error(version, path, error))?;
         found.retain(|attribute| !is_own(&attribute.name));
         Ok(found)

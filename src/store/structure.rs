@@ -8,7 +8,7 @@ use serde_json::ser::{Formatter, Serializer};
 
 use super::attributes::HeapValues;
 use super::{Dataset, Snapshot, StoreError, VersionIndex, dtype, json as values};
-use crate::h5::{Dataspace, Datatype, H5Error};
+use crate::h5::{Dataspace, Datatype};
 
 /// A type, a shape, and how the array is stored.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -46,17 +46,8 @@ impl Structure {
     /// Names, without their namespace, and values.
     #[must_use]
     pub fn texts(&self) -> Vec<(Vec<u8>, Vec<u8>)> {
-        let filters: Vec<serde_json::Value> = self
-            .filters
-            .iter()
-            .map(|(id, parameters)| {
-                json!({
-                    "id": id,
-                    "name": crate::codec::filter_name(*id),
-                    "parameters": parameters,
-                })
-            })
-            .collect();
+        let filters = self.filters.iter();
+        let filters = filters_json(filters.map(|(id, parameters)| (*id, parameters.as_slice())));
         let dtype = match dtype::numpy_descr(&self.datatype) {
             serde_json::Value::String(text) => text.into_bytes(),
             descr => spaced_json(&descr),
@@ -66,9 +57,24 @@ impl Structure {
             (b"h5.shape".to_vec(), spaced_json(&json!(self.shape))),
             (b"h5.chunks".to_vec(), spaced_json(&json!(self.chunk_shape))),
             (b"h5.fillvalue".to_vec(), self.fill_value.clone()),
-            (b"h5.filters".to_vec(), spaced_json(&json!(filters))),
+            (b"h5.filters".to_vec(), spaced_json(&filters)),
         ]
     }
+}
+
+/// Filters by number and parameters, as a list of objects that also have their names.
+pub(super) fn filters_json<'f>(
+    filters: impl Iterator<Item = (u16, &'f [u32])>,
+) -> serde_json::Value {
+    filters
+        .map(|(id, parameters)| {
+            json!({
+                "id": id,
+                "name": crate::codec::filter_name(id),
+                "parameters": parameters,
+            })
+        })
+        .collect()
 }
 
 impl Snapshot {
@@ -117,20 +123,12 @@ impl Snapshot {
 /// The zero of a type, as text: the fill value where none was given.
 #[must_use]
 pub fn zero_text(datatype: &Datatype) -> Vec<u8> {
-    /// There is nothing to be read.
-    struct NoHeap;
-
-    impl values::HeapData for NoHeap {
-        fn read_vlen(&self, _: &[u8; 16], _: usize) -> Result<Vec<u8>, H5Error> {
-            Ok(Vec::new())
-        }
-    }
-
     if matches!(datatype.class, crate::h5::Class::FixedString { .. }) {
         return Vec::new();
     }
     let zeros = vec![0; datatype.size];
-    values::attribute_text(datatype, &Dataspace::Scalar, &zeros, &NoHeap).unwrap_or_default()
+    values::attribute_text(datatype, &Dataspace::Scalar, &zeros, &values::NoHeap)
+        .unwrap_or_default()
 }
 
 /// JSON on one line with a blank behind each comma and colon, as Python's `json.dumps` writes it.

@@ -96,6 +96,12 @@ pub fn parse_string_lines(text: &[u8]) -> Result<Vec<Cow<'_, [u8]>>, TextError> 
         .collect()
 }
 
+/// The strings that [`write_string_line`] made `text` of.
+#[must_use]
+pub(super) fn made_strings(text: &[u8]) -> Vec<Cow<'_, [u8]>> {
+    parse_string_lines(text).expect("every backslash was escaped when the line was made")
+}
+
 /// A line without its escapes; `None` where one is unknown.
 fn unescaped(line: &[u8]) -> Option<Cow<'_, [u8]>> {
     if !line.contains(&b'\\') {

@@ -412,7 +412,10 @@ fn is_below_error(path: &OsStr, tree: &Tree) -> bool {
 }
 
 fn difference(path: &OsStr, before: &Found, now: &Found, guard: Guard<'_>) -> Option<String> {
-    let is_text = path.as_bytes().ends_with(b"inner/text");
+    // The same dataset in `npy/`. What describes it in `meta/` is no part of its bytes.
+    let dataset = path.as_bytes();
+    let dataset = OsStr::from_bytes(dataset.strip_suffix(b".npy").unwrap_or(dataset));
+    let is_text = dataset.as_bytes().ends_with(b"inner/text");
     let heap = guard == Guard::Heap;
     match (before, now) {
         (
@@ -431,7 +434,7 @@ fn difference(path: &OsStr, before: &Found, now: &Found, guard: Guard<'_>) -> Op
                 ..
             },
         ) => {
-            let is_open = |dataset: &str| Path::new(path).ends_with(dataset);
+            let is_open = |name: &str| Path::new(dataset).ends_with(name);
             if matches!(guard, Guard::Dataset(dataset) if is_open(dataset)) || heap && is_text {
                 return None;
             }

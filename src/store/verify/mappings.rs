@@ -8,7 +8,7 @@ use crate::h5::mapping::{self, ChunkMap, Mapping, MappingForm};
 use crate::h5::{
     self, Address, ChunkTable, DatasetHeader, H5Error, Layout, MetaReader, ObjectHeader, heap,
 };
-use crate::store::attributes::read_attributes;
+use crate::store::attributes::{Form, read_attributes};
 use crate::store::dataset::check_stored;
 use crate::store::json::ValueError;
 use crate::store::raw_data::{RawData, dataset_of_raw_data, raw_data_path};
@@ -200,7 +200,7 @@ impl Check<'_> {
 
     /// Each has to be readable; those of the format itself have to say what is so.
     fn attributes(&mut self, object: Address, raw_data: Option<&RawData>) {
-        let attributes = match read_attributes(self.reader, object) {
+        let attributes = match read_attributes(self.reader, object, Form::Text) {
             Ok(attributes) => attributes,
             Err(error) => {
                 self.facts.push((None, fact_of(error)));
