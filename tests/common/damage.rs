@@ -412,10 +412,12 @@ fn is_below_error(path: &OsStr, tree: &Tree) -> bool {
 }
 
 fn difference(path: &OsStr, before: &Found, now: &Found, guard: Guard<'_>) -> Option<String> {
-    // The same dataset in `npy/`. What describes it in `meta/` is no part of its bytes.
+    // The same dataset in `npy/`.
     let dataset = path.as_bytes();
     let dataset = OsStr::from_bytes(dataset.strip_suffix(b".npy").unwrap_or(dataset));
-    let is_text = dataset.as_bytes().ends_with(b"inner/text");
+    // Attributes of text are in the heap, and all attributes in `meta/`.
+    let is_text =
+        dataset.as_bytes().ends_with(b"inner/text") || dataset.as_bytes().starts_with(b"meta/");
     let heap = guard == Guard::Heap;
     match (before, now) {
         (
