@@ -433,7 +433,9 @@ fn difference(path: &OsStr, before: &Found, now: &Found, guard: Guard<'_>) -> Op
     // The same dataset in `npy/`. What describes it in `meta/` is no part of its bytes.
     let dataset = path.as_bytes();
     let dataset = OsStr::from_bytes(dataset.strip_suffix(b".npy").unwrap_or(dataset));
-    let is_text = dataset.as_bytes().ends_with(b"inner/text");
+    // Times and attributes that are texts of the heap are in `meta/`.
+    let is_text =
+        dataset.as_bytes().ends_with(b"inner/text") || dataset.as_bytes().starts_with(b"meta/");
     let heap = guard == Guard::Heap;
     match (before, now) {
         (
