@@ -372,7 +372,10 @@ fn a_file_that_may_not_be_written() {
     fs::copy(&bench.file, &file).unwrap();
     let look = |arguments: &[&str]| {
         let mount = Mount::new(&file, arguments);
-        assert_eq!(names_in(mount.path()), ["at", "current", "versions"]);
+        assert_eq!(
+            names_in(mount.path()),
+            ["at", "current", "meta", "npy", "versions"]
+        );
         let error = fs::write(mount.staging("added"), "").unwrap_err();
         assert!(
             [libc::ENOENT, libc::EROFS].contains(&error.raw_os_error().unwrap()),
@@ -545,7 +548,10 @@ fn a_disk_that_became_read_only() {
     // Mounted while it is so, there is no `staging/`.
     disk.make_read_only();
     let mount = Mount::new(&bench.file, &[]);
-    assert_eq!(names_in(mount.path()), ["at", "current", "versions"]);
+    assert_eq!(
+        names_in(mount.path()),
+        ["at", "current", "meta", "npy", "versions"]
+    );
     drop(mount);
     disk.make_writable();
 }

@@ -193,7 +193,8 @@ fn unfit(error: &FsError) -> Vec<String> {
     }
 }
 
-/// Datasets of strings that have other strings without an error: those are hashed, though nothing else guards them.
+/// Datasets of strings that have other strings without an error: those are hashed, though nothing else guards them. What `meta/` tells of
+/// attributes is not.
 fn other_texts(sound: &Tree, damaged: &Tree) -> Vec<String> {
     let mut others = Vec::new();
     for (path, before) in sound {
@@ -201,6 +202,7 @@ fn other_texts(sound: &Tree, damaged: &Tree) -> Vec<String> {
             (before, damaged.get(path))
             && now.is_ok()
             && now != content
+            && !path.as_encoded_bytes().starts_with(b"meta/")
         {
             others.push(format!("{}: other strings", path.display()));
         }

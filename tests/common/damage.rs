@@ -379,16 +379,34 @@ pub fn differences(sound: &Tree, damaged: &Tree, guard: Guard<'_>) -> Vec<String
             // What leads to versions by texts of the heap, or to one that cannot be read.
             (Found::Link(_), None) if guard == Guard::Heap => None,
             (Found::Link(Ok(target)), None) if leads_to_error(target, damaged) => None,
-            (_, None) => (!is_below_error(path, damaged)).then(|| "is missing".to_owned()),
+            (_, None) => {
+                let is_excused =
+                    is_below_error(path, damaged) || is_unreadable_there(Path::new(path), damaged);
+                (!is_excused).then(|| "is missing".to_owned())
+            }
         };
         differences.extend(differs.map(|what| format!("{}: {what}", path.display())));
     }
-    for path in damaged.keys().filter(|path| !sound.contains_key(*path)) {
-        if guard != Guard::Heap {
+    for (path, found) in damaged {
+        let is_unreadable = matches!(found, Found::Error(_))
+            && is_unreadable_there(&Path::new(path).with_extension(""), damaged);
+        if !sound.contains_key(path) && guard != Guard::Heap && !is_unreadable {
             differences.push(format!("{}: is new", path.display()));
         }
     }
     differences
+}
+
+/// Whether what is at `path` in one of the views of `versions/` is, there, or lies below, what cannot be read: the views take that for a dataset,
+/// whatever it was.
+fn is_unreadable_there(path: &Path, tree: &Tree) -> bool {
+    let shown = path
+        .strip_prefix("npy")
+        .or_else(|_| path.strip_prefix("meta"));
+    shown.is_ok_and(|there| {
+        matches!(tree.get(there.as_os_str()), Some(Found::Error(_)))
+            || is_below_error(there.as_os_str(), tree)
+    })
 }
 
 /// Whether the version that a link in `at/` led to could not be listed.
@@ -415,7 +433,7 @@ fn difference(path: &OsStr, before: &Found, now: &Found, guard: Guard<'_>) -> Op
     // The same dataset in `npy/`.
     let dataset = path.as_bytes();
     let dataset = OsStr::from_bytes(dataset.strip_suffix(b".npy").unwrap_or(dataset));
-    // Attributes of text are in the heap, and all attributes in `meta/`.
+    // Times and attributes that are texts of the heap are in `meta/`.
     let is_text =
         dataset.as_bytes().ends_with(b"inner/text") || dataset.as_bytes().starts_with(b"meta/");
     let heap = guard == Guard::Heap;
