@@ -40,6 +40,7 @@ install_packages() {
     command -v ed >/dev/null || wanted+=(ed)
     command -v borg >/dev/null || wanted+=(borgbackup)
     command -v restic >/dev/null || wanted+=(restic)
+    command -v systemd-analyze >/dev/null || wanted+=(systemd)
     command -v vim >/dev/null || wanted+=(vim)
     { command -v cc && command -v c++ && command -v make; } >/dev/null || wanted+=(build-essential)
     local python
