@@ -179,8 +179,8 @@ impl History {
             },
         };
         let mut history = Self {
-            data_version,
             current,
+            data_version,
             ..self.clone()
         };
         let place = self.behind(&self.by_name, |version| version.key.name < added.name);
