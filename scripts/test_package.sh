@@ -12,6 +12,7 @@ fi
 
 target=$(realpath -m "${CARGO_TARGET_DIR:-target}")
 suite=$(. /etc/os-release && echo "$VERSION_CODENAME")
+mkdir -p "$target"
 clean=$target/clean-root-$suite.tar
 work=$(mktemp -d)
 trap '"${as_root[@]}" rm -rf --one-file-system "$work"' EXIT
