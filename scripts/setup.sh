@@ -38,6 +38,7 @@ install_packages() {
     command -v rsync >/dev/null || wanted+=(rsync)
     command -v h5dump >/dev/null || wanted+=(hdf5-tools)
     command -v ed >/dev/null || wanted+=(ed)
+    command -v jq >/dev/null || wanted+=(jq)
     command -v borg >/dev/null || wanted+=(borgbackup)
     command -v restic >/dev/null || wanted+=(restic)
     command -v systemd-analyze >/dev/null || wanted+=(systemd)
