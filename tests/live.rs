@@ -518,7 +518,7 @@ fn a_dataset_rewritten_several_times_at_once_is_read_as_it_is_now() {
 }
 
 /// Makes the last version anew, with the same name and other content.
-fn top_component(path: &String) -> String {
+fn top_component(path: &str) -> String {
     path.split('/').next().unwrap().to_owned()
 }
 
@@ -550,7 +550,11 @@ def remake(v):
         live.wait_for_contents();
         // Again from what the kernel keeps of the listing.
         for _ in 0..2 {
-            let mut datasets: Vec<_> = live.contents[3].1.keys().map(top_component).collect();
+            let mut datasets: Vec<_> = live.contents[3]
+                .1
+                .keys()
+                .map(|path| top_component(path))
+                .collect();
             datasets.dedup();
             assert_eq!(listed(&versions(&live.mount).join("r3")), datasets);
         }
