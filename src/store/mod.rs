@@ -69,7 +69,7 @@ pub use new_version::{
     AttributeChange, CommitFailure, CommitReport, Description, NewContent, NewObject, NewVersion,
     StagedBytes, StagedReadError, WrittenDataset,
 };
-pub use npy::{Npy, OpenNpy};
+pub use npy::{Beginning, Npy, NpyElement, NpyError, NpyHeader, OpenNpy};
 pub(crate) use raw_data::filter_specs;
 pub use revision::RevisionError;
 pub(crate) use revision::steps_back;

@@ -3,11 +3,13 @@
 //! The data is read as the raw file's is, from an offset that is smaller by the header's length; nothing is made ahead. Variable-length strings alone have no
 //! stored form that NumPy knows: they become `<U` of the longest element, made as it is read.
 
+mod given;
 mod header;
 mod wide_text;
 
 use std::sync::Arc;
 
+pub use given::{Beginning, NpyElement, NpyError, NpyHeader};
 pub(super) use wide_text::count_chars;
 
 use self::wide_text::CHARACTER_BYTES;
