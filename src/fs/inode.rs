@@ -66,10 +66,10 @@ pub(crate) enum Node {
         /// HDF5 names joined by `/`.
         path: Arc<[u8]>,
     },
-    /// `staging/` itself or a group in it.
-    StagedGroup(NodeId),
+    /// `staging/` itself or a group in it. Never in `meta/`, as nothing staged is below.
+    StagedGroup(View, NodeId),
     /// A dataset in `staging/`.
-    StagedFile(NodeId),
+    StagedFile(View, NodeId),
     /// A control file of `staging/`.
     Control(Control),
     /// What is no longer there, though somebody has it open: its number must not come to mean anything else.
@@ -84,14 +84,11 @@ impl Node {
             | Self::Versions(view)
             | Self::Current { view, .. }
             | Self::Group { view, .. }
+            | Self::StagedGroup(view, _)
+            | Self::StagedFile(view, _)
             | Self::Dataset { view, .. } => *view,
             Self::About { .. } => View::Meta,
-            Self::At
-            | Self::Time(_)
-            | Self::StagedGroup(_)
-            | Self::StagedFile(_)
-            | Self::Control(_)
-            | Self::Retired(_) => View::Raw,
+            Self::At | Self::Time(_) | Self::Control(_) | Self::Retired(_) => View::Raw,
         }
     }
 
@@ -141,7 +138,7 @@ impl Node {
                 add(path);
             }
             // The same file under every name that it is given, and in this mount only.
-            Self::StagedGroup(id) | Self::StagedFile(id) => {
+            Self::StagedGroup(_, id) | Self::StagedFile(_, id) => {
                 add(b"staged");
                 add(&id.0.to_le_bytes());
             }

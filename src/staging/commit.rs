@@ -66,6 +66,7 @@ impl Staging {
     }
 
     fn set_outcome(&self, outcome: String) {
+        *self.refusal.lock().unwrap_or_else(PoisonError::into_inner) = None;
         *self.outcome.lock().unwrap_or_else(PoisonError::into_inner) = Some(outcome);
     }
 
@@ -172,6 +173,9 @@ impl Staging {
         let NodeContent::Dataset(dataset) = &node.content else {
             return Ok(None);
         };
+        if let Some(content) = state.known_content(id) {
+            content.settle_npy(&state.tree.path(id, true)?)?;
+        }
         let stays = node.origin.as_ref() == Some(path);
         if stays && dataset.overlay.is_none() && dataset.declared.is_empty() {
             return Ok(None);

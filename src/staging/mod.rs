@@ -15,6 +15,7 @@ mod content;
 mod error;
 mod files;
 mod names;
+mod npy;
 mod open_files;
 mod overlay;
 mod recovery;
@@ -40,6 +41,7 @@ use std::time::{Duration, Instant, UNIX_EPOCH};
 use content::Content;
 pub use error::StagingError;
 pub use files::StagedFile;
+pub use npy::{NpyEntry, NpyFile, is_temporary_name};
 pub use recovery::{recover, settle};
 use sidecar::Sidecar;
 use state::{Durable, State};
@@ -70,6 +72,8 @@ pub struct Staging {
     on_replaced: OnceLock<OnReplaced>,
     /// What became of the last commit.
     outcome: Mutex<Option<String>>,
+    /// What was refused of .npy files since.
+    refusal: Mutex<Option<String>>,
     /// The commit that failed when the file was being changed. It may be finished at the next mount, with what was staged then, so nothing is staged or
     /// committed any more.
     latch: OnceLock<Arc<CommitError>>,
@@ -94,6 +98,7 @@ impl Staging {
             state: RwLock::default(),
             on_replaced: OnceLock::new(),
             outcome: Mutex::default(),
+            refusal: Mutex::default(),
             latch: OnceLock::new(),
         }
     }
@@ -500,12 +505,7 @@ fn sync_all(state: Option<&State>) -> Result<(), StagingError> {
 }
 
 fn sync_contents(contents: &[Arc<Content>]) -> Result<(), StagingError> {
-    for content in contents {
-        if let Some(overlay) = &content.read().overlay {
-            overlay.sync()?;
-        }
-    }
-    Ok(())
+    contents.iter().try_for_each(|content| content.sync())
 }
 
 fn sync_names(state: Option<&State>) -> Result<(), StagingError> {

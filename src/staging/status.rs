@@ -17,12 +17,23 @@ impl Staging {
             .and_then(|()| self.read(|state| self.describe_state(state)));
         let mut text =
             described.unwrap_or_else(|error| format!("Nothing can be staged: {error}\n"));
+        let refusal = self.refusal.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(refusal) = &*refusal {
+            text.push_str(refusal);
+            text.push('\n');
+        }
         let outcome = self.outcome.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(outcome) = &*outcome {
             text.push_str(outcome);
             text.push('\n');
         }
         text.into_bytes()
+    }
+
+    /// Says from now on why something that was written as a .npy file was refused.
+    pub(super) fn note_refusal(&self, error: &StagingError) {
+        let mut refusal = self.refusal.lock().unwrap_or_else(PoisonError::into_inner);
+        *refusal = Some(format!("What was last refused: npy/staging/{error}."));
     }
 
     fn describe_state(&self, state: &State) -> Result<String, StagingError> {

@@ -69,7 +69,10 @@ pub use new_version::{
     AttributeChange, CommitFailure, CommitReport, Description, NewContent, NewObject, NewVersion,
     StagedBytes, StagedReadError, WrittenDataset,
 };
-pub use npy::{Beginning, Npy, NpyElement, NpyError, NpyHeader, OpenNpy};
+pub use npy::{
+    Beginning, Npy, NpyElement, NpyError, NpyHeader, OpenNpy, WideTextError, count_chars,
+    fair_wide_bytes, npy_header, npy_text_header, write_line_of_wide, write_wide,
+};
 pub(crate) use raw_data::filter_specs;
 pub use revision::RevisionError;
 pub(crate) use revision::steps_back;

@@ -11,7 +11,7 @@ use crate::store::dtype::numpy_descr;
 use crate::store::literal::{self, Literal};
 
 /// The longest header: several times what the longest description of a type in HDF5 comes to.
-pub const HEADER_LIMIT_BYTES: usize = 256 << 10;
+const HEADER_LIMIT_BYTES: usize = 256 << 10;
 /// Bytes of one character of NumPy's `<U`.
 pub(crate) const CHARACTER_BYTES: u64 = 4;
 
