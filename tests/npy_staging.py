@@ -220,18 +220,18 @@ def mapped():
     del made
     want = np.arange(12_000.0).reshape(3000, 4)
     assert same(np.load(NPY / "mapped.npy"), want)
-    os.setxattr(RAW / "mapped", "user.h5.chunks", b"[100, 4]")
+    os.setxattr(RAW / "mapped", "user.h5.chunks", b"[1000, 4]")
     commit()
     # Only what was touched is in the next version.
     part = np.load(NPY / "mapped.npy", mmap_mode="r+")
-    part[1234] = -1
+    part[1500] = -1
     part.flush()
-    assert np.frombuffer((RAW / "mapped").read_bytes()).reshape(3000, 4)[1234, 2] == -1
-    assert "M mapped (1 chunk)" in status() or "M mapped (2 chunks)" in status(), status()
+    assert np.frombuffer((RAW / "mapped").read_bytes()).reshape(3000, 4)[1500, 2] == -1
+    assert "M mapped (1 chunk)" in status(), status()
     del part
     version = commit()
     assert "1 of" in status().splitlines()[-1], status()
-    want[1234] = -1
+    want[1500] = -1
     assert same(committed("mapped", version), want)
     # Out of range of the mapping, in the order of Fortran, and through a mapping alone.
     made = np.lib.format.open_memmap(NPY / "columns.npy", mode="w+", dtype="<i4", shape=(50, 60), fortran_order=True)

@@ -47,7 +47,10 @@ fn random_arrays_come_back_and_are_committed() {
     let folder = fast_folder();
     let file = folder.path().join("file.h5");
     let mount = Mount::new(&file, &["--create"]);
-    let said = run(script("npy_random.py").arg(mount.path()).arg(&file).args(["11", "6"]));
+    let said = run(script("npy_random.py")
+        .arg(mount.path())
+        .arg(&file)
+        .args(["11", "6"]));
     assert!(said.ends_with("arrays as they were saved\n"), "{said}");
 }
 
@@ -80,7 +83,11 @@ np.save(S + "columns.npy", np.asfortranarray(np.ones((2, 4), dtype=int)))
     fs::write(npy(&mount, "strings.npy"), &strings[..strings.len() - 4]).unwrap();
     mount = Mount::on(mount.kill(), &file, &[]);
     for (name, len) in [("half.npy", 200), ("headless.npy", 50), ("bare.npy", 0)] {
-        assert_eq!(fs::read(npy(&mount, name)).unwrap(), &whole[..len], "{name}");
+        assert_eq!(
+            fs::read(npy(&mount, name)).unwrap(),
+            &whole[..len],
+            "{name}"
+        );
     }
     let cut = fs::read(npy(&mount, "strings.npy")).unwrap();
     assert_eq!(cut, strings[..strings.len() - 4]);
@@ -116,8 +123,14 @@ fn a_mount_without_staging_has_none_in_npy_either() {
     let file = folder.path().join("file.h5");
     let mount = Mount::new(&file, &["--create"]);
     assert_eq!(names_in(&mount.path().join("npy")), ["staging", "versions"]);
-    assert_errno(fs::metadata(mount.path().join("meta/staging")), Errno::NOENT);
-    assert_errno(fs::metadata(mount.path().join("npy/staging/.commit")), Errno::NOENT);
+    assert_errno(
+        fs::metadata(mount.path().join("meta/staging")),
+        Errno::NOENT,
+    );
+    assert_errno(
+        fs::metadata(mount.path().join("npy/staging/.commit")),
+        Errno::NOENT,
+    );
     numpy(&mount, "np.save(M + 'npy/staging/x.npy', np.arange(5))");
     mount.commit("r1");
     drop(mount);
@@ -131,11 +144,16 @@ fn a_save_that_finds_no_room_says_so_and_can_be_made_again() {
     let point = common::MountPoint::new();
     let disk = point.path().parent().unwrap().join("disk");
     fs::create_dir(&disk).unwrap();
-    run(Command::new("mount").args(["-t", "tmpfs", "-o", "size=8m", "vh5fs-test"]).arg(&disk));
+    run(Command::new("mount")
+        .args(["-t", "tmpfs", "-o", "size=8m", "vh5fs-test"])
+        .arg(&disk));
     let ended = std::panic::catch_unwind(|| {
         let file = disk.join("file.h5");
         let mount = Mount::new(&file, &["--create"]);
-        numpy(&mount, "np.save(M + 'npy/staging/x.npy', np.arange(1000.0))");
+        numpy(
+            &mount,
+            "np.save(M + 'npy/staging/x.npy', np.arange(1000.0))",
+        );
         mount.commit("r1");
         let said = numpy(
             &mount,
@@ -149,7 +167,10 @@ for array in (np.zeros(2_000_000), np.zeros((2000, 1000)).T, np.full(300_000, "t
         );
         assert_eq!(said, "28\n28\n28\n");
         mount.fail_to_commit("r2", libc::EINVAL, &["y.npy: "]);
-        numpy(&mount, "np.save(M + 'npy/staging/y.npy', np.array(['a', 'b']))");
+        numpy(
+            &mount,
+            "np.save(M + 'npy/staging/y.npy', np.array(['a', 'b']))",
+        );
         mount.commit("r2");
         let words = fs::read_to_string(mount.version("r2", "y")).unwrap();
         assert_eq!(words, "a\nb\n");
@@ -168,10 +189,17 @@ fn bytes_that_are_appended_go_behind_the_data() {
     let whole = saved(folder.path(), "(100,)", "7.0");
     let path = mount.path().join("npy/staging/x.npy");
     for piece in whole.chunks(97) {
-        let mut file = OpenOptions::new().append(true).create(true).open(&path).unwrap();
+        let mut file = OpenOptions::new()
+            .append(true)
+            .create(true)
+            .open(&path)
+            .unwrap();
         file.write_all(piece).unwrap();
     }
     assert_eq!(fs::read(&path).unwrap(), whole);
     mount.commit("r1");
-    assert_eq!(fs::read(mount.path().join("npy/versions/r1/x.npy")).unwrap(), whole);
+    assert_eq!(
+        fs::read(mount.path().join("npy/versions/r1/x.npy")).unwrap(),
+        whole
+    );
 }

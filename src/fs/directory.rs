@@ -70,9 +70,11 @@ impl OpenDirectory {
 /// Whether a node is a directory, a file or a link.
 pub(crate) fn kind(node: &Node) -> Kind {
     match node {
-        Node::Top(_) | Node::Versions(_) | Node::At | Node::Group { .. } | Node::StagedGroup(..) => {
-            Kind::Directory
-        }
+        Node::Top(_)
+        | Node::Versions(_)
+        | Node::At
+        | Node::Group { .. }
+        | Node::StagedGroup(..) => Kind::Directory,
         Node::Current { .. } | Node::Time(_) => Kind::Symlink,
         Node::About { .. }
         | Node::Dataset { .. }

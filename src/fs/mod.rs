@@ -25,6 +25,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub use changes::Place;
+use control::Control;
 pub use control::ControlError;
 use directory::{Listing, OpenDirectory};
 pub use error::FsError;
@@ -475,6 +476,7 @@ impl Vfs {
             Node::StagedGroup(_, id) | Node::StagedFile(_, id) => {
                 Ok(Xattrs::of_staged(self.staging()?.attributes(id)?))
             }
+            Node::Control(Control::Commit) => Ok(Xattrs::of_commit(self.staging()?.progress())),
             _ => Ok(Xattrs::none()),
         }
     }

@@ -225,7 +225,11 @@ pub(crate) fn list_staged(
             shown: &child.shown,
             name: &child.name,
             is_group,
-            suffix: if is_group || child.is_temporary { b"" } else { view.suffix() },
+            suffix: if is_group || child.is_temporary {
+                b""
+            } else {
+                view.suffix()
+            },
             it: staged::node(view, child.node, child.kind),
         }
     });

@@ -497,9 +497,8 @@ impl Staging {
             .map_err(refused)?;
         let inner = shape.get(1..).unwrap_or_default();
         // The bytes tell the first axis, unless there are none.
-        let is_told = node.origin.is_some()
-            && Some(inner) == base.shape.get(1..)
-            && !inner.contains(&0);
+        let is_told =
+            node.origin.is_some() && Some(inner) == base.shape.get(1..) && !inner.contains(&0);
         Ok(Outline(vec![
             (Field::Datatype, None),
             (Field::Shape, (!is_told).then(|| shape_text(&shape))),

@@ -32,6 +32,7 @@ pub(crate) mod fuzzing;
 mod tests;
 
 use std::path::PathBuf;
+use std::sync::atomic::AtomicBool;
 use std::sync::{
     Arc, Mutex, OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard, TryLockError,
 };
@@ -51,7 +52,7 @@ pub use types::{
     StagedKind, StagedStat,
 };
 
-use crate::store::{CommitError, Dataset, Snapshot, VersionIndex, VersionedFile};
+use crate::store::{CommitError, CommitProgress, Dataset, Snapshot, VersionIndex, VersionedFile};
 
 /// How long a mount waits for an earlier one that still has what is staged, and how often it tries.
 const HOLDER_PATIENCE: Duration = Duration::from_secs(1);
@@ -72,6 +73,9 @@ pub struct Staging {
     on_replaced: OnceLock<OnReplaced>,
     /// What became of the last commit.
     outcome: Mutex<Option<String>>,
+    /// How far the commit is that runs, if one does.
+    progress: CommitProgress,
+    is_committing: AtomicBool,
     /// What was refused of .npy files since.
     refusal: Mutex<Option<String>>,
     /// The commit that failed when the file was being changed. It may be finished at the next mount, with what was staged then, so nothing is staged or
@@ -99,6 +103,8 @@ impl Staging {
             on_replaced: OnceLock::new(),
             outcome: Mutex::default(),
             refusal: Mutex::default(),
+            progress: CommitProgress::default(),
+            is_committing: AtomicBool::new(false),
             latch: OnceLock::new(),
         }
     }

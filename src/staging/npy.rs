@@ -114,9 +114,8 @@ impl Staging {
         self.refresh()?;
         self.read(|state| {
             let children = state.tree.children(group)?.iter();
-            let entries = children.filter_map(|(shown, &node)| {
-                self.npy_entry(state, shown, node).transpose()
-            });
+            let entries = children
+                .filter_map(|(shown, &node)| self.npy_entry(state, shown, node).transpose());
             entries.collect()
         })
     }
@@ -196,9 +195,19 @@ impl Staging {
         if truncate {
             self.begin_npy(node, &file.content)?;
         } else if write {
-            match &file.content.read().npy {
-                Some(npy) => file.is_draft.store(npy.draft().is_some(), Ordering::Release),
-                None => self.check_npy_editable(node)?,
+            let is_written = {
+                let body = file.content.read();
+                match &body.npy {
+                    Some(npy) => {
+                        file.is_draft
+                            .store(npy.draft().is_some(), Ordering::Release);
+                        !npy.is_done(&body)?
+                    }
+                    None => false,
+                }
+            };
+            if !is_written {
+                self.check_npy_editable(node)?;
             }
         }
         Ok(file)
@@ -267,17 +276,19 @@ impl Staging {
             }
         }
         let face = self.face_of(file)?;
-        with_header(&face.header, offset, buffer, |offset, rest| match &face.data {
-            FaceData::Stored => file.content.read().read_at(offset, rest),
-            FaceData::Base(open) => {
-                let offset = offset.saturating_add(face.header.len() as u64);
-                Ok(self.file.read_npy(open, offset, rest)?)
-            }
-            FaceData::Wide(wide, element_bytes) => {
-                let left = face.data_bytes.saturating_sub(offset);
-                let left = usize::try_from(left).unwrap_or(usize::MAX).min(rest.len());
-                let body = file.content.read();
-                wide.read_at(&body, *element_bytes, offset, &mut rest[..left])
+        with_header(&face.header, offset, buffer, |offset, rest| {
+            match &face.data {
+                FaceData::Stored => file.content.read().read_at(offset, rest),
+                FaceData::Base(open) => {
+                    let offset = offset.saturating_add(face.header.len() as u64);
+                    Ok(self.file.read_npy(open, offset, rest)?)
+                }
+                FaceData::Wide(wide, element_bytes) => {
+                    let left = face.data_bytes.saturating_sub(offset);
+                    let left = usize::try_from(left).unwrap_or(usize::MAX).min(rest.len());
+                    let body = file.content.read();
+                    wide.read_at(&body, *element_bytes, offset, &mut rest[..left])
+                }
             }
         })
     }
@@ -295,7 +306,11 @@ impl Staging {
         let given = {
             let body = file.content.read();
             match &body.npy {
-                Some(npy) => Some((npy.header_bytes(), npy.data_bytes(&body)?, npy.draft().is_none())),
+                Some(npy) => Some((
+                    npy.header_bytes(),
+                    npy.data_bytes(&body)?,
+                    npy.draft().is_none(),
+                )),
                 None => None,
             }
         };
@@ -349,7 +364,11 @@ impl Staging {
             None => state.content(id)?,
         };
         let data_bytes = content.read().len_bytes()?;
-        let dataset = state.tree.node(id)?.dataset().ok_or(StagingError::IsADirectory)?;
+        let dataset = state
+            .tree
+            .node(id)?
+            .dataset()
+            .ok_or(StagingError::IsADirectory)?;
         let shape = self.structure(state, id, dataset)?.shape;
         let header = npy_header(&datatype, &shape).ok_or(StagingError::NotPermitted {
             what: "NumPy has no array of that type",
@@ -400,8 +419,12 @@ impl Staging {
         };
         let wide = body.wide().map_err(|error| named(error, state, id))?;
         let chars = wide.longest_chars().max(1);
-        let row = inner.iter().try_fold(1u64, |n, &extent| n.checked_mul(extent));
-        let rows = row.and_then(|row| wide.elements().checked_div(row)).unwrap_or(0);
+        let row = inner
+            .iter()
+            .try_fold(1u64, |n, &extent| n.checked_mul(extent));
+        let rows = row
+            .and_then(|row| wide.elements().checked_div(row))
+            .unwrap_or(0);
         let elements = rows.saturating_mul(row.unwrap_or(0));
         let shape = [&[rows], inner].concat();
         let data_bytes = fair_wide_bytes(elements, chars, body.len_bytes()?);

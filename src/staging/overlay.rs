@@ -24,10 +24,10 @@ use std::time::SystemTime;
 use rustix::fs::FallocateFlags;
 use rustix::io::Errno;
 
-use super::{Allocate, StagingError};
 use super::block_set::{BlockSet, PAGE_BYTES};
 use super::open_files::{OverlayFile, Part};
 use super::sidecar::Sidecar;
+use super::{Allocate, StagingError};
 use crate::store::StoreError;
 
 /// Bytes of a block.

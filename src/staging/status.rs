@@ -17,6 +17,9 @@ impl Staging {
             .and_then(|()| self.read(|state| self.describe_state(state)));
         let mut text =
             described.unwrap_or_else(|error| format!("Nothing can be staged: {error}\n"));
+        if let Some(progress) = self.progress() {
+            writeln!(text, "A commit is being made: {progress}.").expect("writing to memory");
+        }
         let refusal = self.refusal.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(refusal) = &*refusal {
             text.push_str(refusal);

@@ -376,11 +376,9 @@ fn new_node(parent: Option<NodeId>, name: &[u8], shown: &[u8], content: NodeCont
 fn is_modified(path: &Arc<[u8]>, node: &Node) -> bool {
     node.origin.as_ref() != Some(path)
         || !node.attributes.is_empty()
-        || node
-            .dataset()
-            .is_some_and(|dataset| {
-                dataset.overlay.is_some() || dataset.npy.is_some() || !dataset.declared.is_empty()
-            })
+        || node.dataset().is_some_and(|dataset| {
+            dataset.overlay.is_some() || dataset.npy.is_some() || !dataset.declared.is_empty()
+        })
 }
 
 #[cfg(test)]

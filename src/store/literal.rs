@@ -259,7 +259,8 @@ fn escaped(
 /// The character whose number is in so many hexadecimal digits.
 fn code(characters: &mut std::str::Chars<'_>, digits: usize) -> Option<char> {
     let number = (0..digits).try_fold(0u32, |n, _| {
-        n.checked_mul(16)?.checked_add(characters.next()?.to_digit(16)?)
+        n.checked_mul(16)?
+            .checked_add(characters.next()?.to_digit(16)?)
     });
     char::from_u32(number?)
 }

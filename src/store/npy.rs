@@ -124,7 +124,8 @@ pub fn fair_wide_bytes(elements: u64, chars: u64, text_bytes: u64) -> Option<u64
     let element_bytes = chars.checked_mul(CHARACTER_BYTES)?;
     i32::try_from(element_bytes).ok()?;
     let data_bytes = elements.checked_mul(element_bytes)?;
-    let is_fair = data_bytes <= ALWAYS_FAIR_WIDE_BYTES || data_bytes / FAIR_WIDE_RATIO <= text_bytes;
+    let is_fair =
+        data_bytes <= ALWAYS_FAIR_WIDE_BYTES || data_bytes / FAIR_WIDE_RATIO <= text_bytes;
     is_fair.then_some(data_bytes)
 }
 

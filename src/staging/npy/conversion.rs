@@ -5,7 +5,9 @@ use crate::h5::ByteOrder;
 use crate::staging::content::{Base, Body, Content};
 use crate::staging::overlay::{NoBase, Overlay};
 use crate::staging::{NodeId, Staging, StagingError, sync_names};
-use crate::store::{NpyElement, NpyError, NpyHeader, WideTextError, npy_header, write_line_of_wide};
+use crate::store::{
+    NpyElement, NpyError, NpyHeader, WideTextError, npy_header, write_line_of_wide,
+};
 
 /// How much is in memory at a time, twice over. More where one slice of an array needs it.
 const TILE_BYTES: u64 = 16 << 20;
@@ -58,7 +60,9 @@ impl Staging {
             })?;
         } else if waits {
             let path = self.shown_path(file.node);
-            file.content.convert(&path).inspect_err(|error| self.note_refusal(error))?;
+            file.content
+                .convert(&path)
+                .inspect_err(|error| self.note_refusal(error))?;
         }
         Ok(())
     }
@@ -95,7 +99,11 @@ impl Staging {
                 let Some(npy) = &body.npy else {
                     return Ok(());
                 };
-                (npy.is_done(&body)?, npy.draft().is_some(), npy.header().clone())
+                (
+                    npy.is_done(&body)?,
+                    npy.draft().is_some(),
+                    npy.header().clone(),
+                )
             };
             let found = state.tree.node(node)?;
             let dataset = found.dataset().ok_or(StagingError::IsADirectory)?;
@@ -183,7 +191,8 @@ struct Conversion<'c> {
 impl Conversion<'_> {
     /// A line for each string, in the order of C.
     fn write_lines(&mut self, order: ByteOrder, path: &[u8]) -> Result<(), StagingError> {
-        let element_bytes = usize::try_from(self.said.element_bytes()).map_err(|_| StagingError::TooLong)?;
+        let element_bytes =
+            usize::try_from(self.said.element_bytes()).map_err(|_| StagingError::TooLong)?;
         let count = self.said.shape.iter().product::<u64>();
         let place = FortranPlaces::new(&self.said.shape);
         let at_once = if self.said.is_fortran {
@@ -195,8 +204,14 @@ impl Conversion<'_> {
         let mut first = 0;
         while first < count {
             let here = at_once.min(count - first);
-            let place = if self.said.is_fortran { place.of(first) } else { first };
-            let len = usize::try_from(here).ok().and_then(|n| n.checked_mul(element_bytes));
+            let place = if self.said.is_fortran {
+                place.of(first)
+            } else {
+                first
+            };
+            let len = usize::try_from(here)
+                .ok()
+                .and_then(|n| n.checked_mul(element_bytes));
             let mut wide = vec![0; len.ok_or(StagingError::TooLong)?];
             read_exact(self.draft, place * element_bytes as u64, &mut wide)?;
             for number in 0..here {
@@ -228,10 +243,16 @@ impl Conversion<'_> {
         if self.said.data_bytes() == 0 {
             return Ok(());
         }
-        let longest = shape.iter().copied().zip(0..).max().map_or(0, |(_, axis)| axis);
+        let longest = shape
+            .iter()
+            .copied()
+            .zip(0..)
+            .max()
+            .map_or(0, |(_, axis)| axis);
         let (before, rest) = shape.split_at(longest);
         let (extent, behind) = (rest[0], &rest[1..]);
-        let (before_count, behind_count): (u64, u64) = (before.iter().product(), behind.iter().product());
+        let (before_count, behind_count): (u64, u64) =
+            (before.iter().product(), behind.iter().product());
         let thickness = (TILE_BYTES / slice_bytes(self.said).max(1)).clamp(1, extent);
         let mut start = 0;
         while start < extent {
@@ -272,7 +293,8 @@ fn transposed(fortran: &[u8], shape: &[u64], element_bytes: usize) -> Vec<u8> {
         let first = places.of(row * last);
         for number in 0..last {
             // Within the tile, which is in memory.
-            let at = usize::try_from((first + number * stride) * element_bytes as u64).unwrap_or(usize::MAX);
+            let at = usize::try_from((first + number * stride) * element_bytes as u64)
+                .unwrap_or(usize::MAX);
             out.extend_from_slice(fortran.get(at..at + element_bytes).unwrap_or_default());
         }
     }
@@ -343,7 +365,10 @@ mod tests {
         let all: Vec<u64> = (0..6).map(|number| places.of(number)).collect();
         assert_eq!(all, [0, 2, 4, 1, 3, 5]);
         // Elements 0 to 5 of a 2 x 3 array, column by column.
-        assert_eq!(transposed(&[0, 3, 1, 4, 2, 5], &[2, 3], 1), [0, 1, 2, 3, 4, 5]);
+        assert_eq!(
+            transposed(&[0, 3, 1, 4, 2, 5], &[2, 3], 1),
+            [0, 1, 2, 3, 4, 5]
+        );
         let two = transposed(&[0, 0, 3, 3, 1, 1, 4, 4, 2, 2, 5, 5], &[2, 3], 2);
         assert_eq!(two, [0, 0, 1, 1, 2, 2, 3, 3, 4, 4, 5, 5]);
     }

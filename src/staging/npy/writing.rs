@@ -29,12 +29,7 @@ impl Staging {
     }
 
     /// Keeps what was written of a header.
-    fn give(
-        &self,
-        node: NodeId,
-        content: &Arc<Content>,
-        given: Given,
-    ) -> Result<(), StagingError> {
+    fn give(&self, node: NodeId, content: &Arc<Content>, given: Given) -> Result<(), StagingError> {
         self.change_state(|state| {
             let mut body = content.write();
             self.log_npy(state, node, Some(&given))?;
@@ -100,8 +95,12 @@ impl Staging {
         let Some(header) = header.filter(|_| is_whole) else {
             return self.write_beginning(file, offset, bytes);
         };
-        let in_header = u64::try_from(header.len()).unwrap_or(u64::MAX).saturating_sub(offset);
-        let in_header = usize::try_from(in_header).unwrap_or(usize::MAX).min(bytes.len());
+        let in_header = u64::try_from(header.len())
+            .unwrap_or(u64::MAX)
+            .saturating_sub(offset);
+        let in_header = usize::try_from(in_header)
+            .unwrap_or(usize::MAX)
+            .min(bytes.len());
         let (start, data) = bytes.split_at(in_header);
         let mut header = header;
         if !start.is_empty() {
@@ -134,7 +133,13 @@ impl Staging {
         let given = {
             let body = file.content.read();
             let npy = body.npy.as_ref();
-            npy.map(|npy| (npy.header().clone(), npy.said().is_some(), npy.draft().is_some()))
+            npy.map(|npy| {
+                (
+                    npy.header().clone(),
+                    npy.said().is_some(),
+                    npy.draft().is_some(),
+                )
+            })
         };
         match given {
             Some((_, true, false)) if file.is_draft.load(Ordering::Acquire) => {
@@ -190,7 +195,9 @@ impl Staging {
                 return Err(error);
             }
         };
-        let Some((_, data)) = bytes.split_at_checked(header_bytes - at).filter(|(_, data)| !data.is_empty())
+        let Some((_, data)) = bytes
+            .split_at_checked(header_bytes - at)
+            .filter(|(_, data)| !data.is_empty())
         else {
             return Ok(bytes.len());
         };
@@ -226,21 +233,16 @@ impl Staging {
         self.change_state(|state| {
             self.forget_npy(state, file.node, &mut file.content.write())?;
             match state.tree.path(file.node, true) {
-                Ok(path) if file.is_made => {
-                    state.change(&self.path, &Change::Remove { path }).map(|_| ())
-                }
+                Ok(path) if file.is_made => state
+                    .change(&self.path, &Change::Remove { path })
+                    .map(|_| ()),
                 _ => Ok(()),
             }
         })
     }
 
     /// A whole header was written: the dataset becomes what it says, without any bytes.
-    fn accept(
-        &self,
-        file: &NpyFile,
-        bytes: &[u8],
-        header: NpyHeader,
-    ) -> Result<(), StagingError> {
+    fn accept(&self, file: &NpyFile, bytes: &[u8], header: NpyHeader) -> Result<(), StagingError> {
         conversion::check(&header).map_err(|error| self.refused(file.node, error))?;
         self.change_state(|state| {
             let outline = self.outline_of(state, file.node, &header)?;
@@ -291,9 +293,13 @@ impl Staging {
                 if let (Some(npy), Some(draft)) = (&mut body.npy, draft) {
                     npy.put_draft(draft);
                 }
-                return Err(refused_in(state, file.node, NpyError::Unreadable {
-                    problem: "the order of its data cannot change while there is any",
-                }));
+                return Err(refused_in(
+                    state,
+                    file.node,
+                    NpyError::Unreadable {
+                        problem: "the order of its data cannot change while there is any",
+                    },
+                ));
             }
             let given = Given::whole(bytes, header, draft);
             self.shape_as(state, file.node, outline)?;
@@ -374,7 +380,9 @@ impl Staging {
         let (header, is_whole) = self.header_of(&file)?;
         let header = header.unwrap_or_default();
         let header_bytes = header.len() as u64;
-        let kept = usize::try_from(len_bytes).ok().and_then(|len| header.get(..len));
+        let kept = usize::try_from(len_bytes)
+            .ok()
+            .and_then(|len| header.get(..len));
         match kept {
             Some(kept) if !is_whole || len_bytes < header_bytes => {
                 let _gate = self.pass()?;
@@ -421,7 +429,8 @@ impl Staging {
         };
         let header_bytes = header.len() as u64;
         let end = offset.checked_add(len_bytes).ok_or(StagingError::TooLong)?;
-        if offset < header_bytes && matches!(mode, Allocate::PunchHole | Allocate::ZeroRange { .. }) {
+        if offset < header_bytes && matches!(mode, Allocate::PunchHole | Allocate::ZeroRange { .. })
+        {
             return Err(StagingError::NotPermitted {
                 what: "a .npy file without its header",
             });
@@ -430,7 +439,10 @@ impl Staging {
         if range.is_empty() {
             return Ok(());
         }
-        let grows = matches!(mode, Allocate::Extend | Allocate::ZeroRange { keep_size: false });
+        let grows = matches!(
+            mode,
+            Allocate::Extend | Allocate::ZeroRange { keep_size: false }
+        );
         self.prepare_data(file, &header, Some(if grows { range.end } else { 0 }))?;
         let mut body = file.content.write();
         match body.npy.as_mut().and_then(Given::edit_draft) {

@@ -42,7 +42,9 @@ pub enum NpyError {
         problem: &'static str,
     },
     /// Python objects, which are pickled.
-    #[error("it holds Python objects: save an array of strings as str (<U), anything else as numbers")]
+    #[error(
+        "it holds Python objects: save an array of strings as str (<U), anything else as numbers"
+    )]
     Objects,
     /// A type that cannot be stored.
     #[error(transparent)]
@@ -51,7 +53,9 @@ pub enum NpyError {
     #[error("it has no axes, and a versioned file holds no such array: save numpy.atleast_1d(...)")]
     Scalar,
     /// Another type than the dataset has in all versions.
-    #[error("its type {given} is not that of the dataset, {stored}, which is the same in all versions")]
+    #[error(
+        "its type {given} is not that of the dataset, {stored}, which is the same in all versions"
+    )]
     Differs {
         /// As the header has it.
         given: String,
@@ -116,7 +120,8 @@ impl NpyHeader {
         if bytes[..count] != MAGIC[..count] {
             return Err(NpyError::NotNpy);
         }
-        let Some((&[major, minor], rest)) = bytes.get(MAGIC.len()..).and_then(<[u8]>::split_first_chunk)
+        let Some((&[major, minor], rest)) =
+            bytes.get(MAGIC.len()..).and_then(<[u8]>::split_first_chunk)
         else {
             return Ok(Beginning::Part);
         };
@@ -127,7 +132,10 @@ impl NpyHeader {
         let Some((count, rest)) = rest.split_at_checked(count_bytes) else {
             return Ok(Beginning::Part);
         };
-        let text_bytes = count.iter().rev().fold(0u64, |n, &byte| n << 8 | u64::from(byte));
+        let text_bytes = count
+            .iter()
+            .rev()
+            .fold(0u64, |n, &byte| n << 8 | u64::from(byte));
         let text_bytes = usize::try_from(text_bytes)
             .ok()
             .filter(|&n| n <= HEADER_LIMIT_BYTES)
@@ -160,10 +168,14 @@ impl NpyHeader {
             value.get(b"fortran_order"),
             value.get(b"shape"),
         ) else {
-            return Err(unreadable("descr, fortran_order or shape is missing, or not one"));
+            return Err(unreadable(
+                "descr, fortran_order or shape is missing, or not one",
+            ));
         };
         if entries.len() != 3 {
-            return Err(unreadable("it has other keys than descr, fortran_order and shape"));
+            return Err(unreadable(
+                "it has other keys than descr, fortran_order and shape",
+            ));
         }
         let shape: Vec<u64> = axes
             .iter()
@@ -247,7 +259,8 @@ impl NpyHeader {
                 stored: if datatype.is_vlen_string() {
                     "strings (<U)".to_owned()
                 } else {
-                    descr(datatype).map_or_else(|| numpy_descr(datatype).to_string(), |known| known.0)
+                    descr(datatype)
+                        .map_or_else(|| numpy_descr(datatype).to_string(), |known| known.0)
                 },
             });
         };
@@ -268,7 +281,10 @@ fn element_of(descr: &Literal) -> Result<(NpyElement, String), NpyError> {
     if let Some(text) = descr.as_str()
         && let Some((order, digits)) = wide(text)
     {
-        let chars = digits.parse().ok().filter(|chars| i32::try_from(*chars).is_ok());
+        let chars = digits
+            .parse()
+            .ok()
+            .filter(|chars| i32::try_from(*chars).is_ok());
         let chars: u64 = chars.ok_or(NpyError::Unreadable {
             problem: "its strings have no length that NumPy knows",
         })?;
@@ -334,7 +350,10 @@ mod tests {
         }
         let read = whole(&[&bytes[..], b"data"].concat());
         assert_eq!(read.len_bytes, bytes.len());
-        assert_eq!(read.element, NpyElement::Stored(float(8, ByteOrder::Little)));
+        assert_eq!(
+            read.element,
+            NpyElement::Stored(float(8, ByteOrder::Little))
+        );
         assert_eq!((&read.shape[..], read.is_fortran), (&[3, 4][..], false));
         assert_eq!(read.data_bytes(), 96);
         assert!(!read.needs_conversion());
@@ -370,9 +389,17 @@ mod tests {
         let version = NpyHeader::parse(b"\x93NUMPY\x04\x00").unwrap_err();
         assert_eq!(version, NpyError::Version { major: 4, minor: 0 });
         let long = NpyHeader::parse(b"\x93NUMPY\x02\x00\xff\xff\xff\xff").unwrap_err();
-        assert_eq!(long, NpyError::TooLong { len_bytes: u64::from(u32::MAX) });
+        assert_eq!(
+            long,
+            NpyError::TooLong {
+                len_bytes: u64::from(u32::MAX)
+            }
+        );
         let rest = "'fortran_order': False, 'shape': (2,), }";
-        assert_eq!(refused(&format!("{{'descr': '|O', {rest}")), NpyError::Objects);
+        assert_eq!(
+            refused(&format!("{{'descr': '|O', {rest}")),
+            NpyError::Objects
+        );
         let nested = refused(&format!("{{'descr': [('a', '|O'), ('b', '<i4')], {rest}"));
         assert_eq!(nested, NpyError::Objects);
         let scalar = refused("{'descr': '<f8', 'fortran_order': False, 'shape': (), }");
@@ -388,7 +415,10 @@ mod tests {
             "{'descr': '<U99999999999', 'fortran_order': False, 'shape': (2,)}",
         ] {
             let error = refused(dictionary);
-            assert!(matches!(error, NpyError::Unreadable { .. }), "{dictionary}: {error}");
+            assert!(
+                matches!(error, NpyError::Unreadable { .. }),
+                "{dictionary}: {error}"
+            );
         }
         for dictionary in [
             "{'descr': '<f3', 'fortran_order': False, 'shape': (2,)}",
@@ -396,7 +426,10 @@ mod tests {
             "{'descr': '|S2000000000', 'fortran_order': False, 'shape': (4611686018427387904,)}",
         ] {
             let error = refused(dictionary);
-            assert!(matches!(error, NpyError::Description(_)), "{dictionary}: {error}");
+            assert!(
+                matches!(error, NpyError::Description(_)),
+                "{dictionary}: {error}"
+            );
         }
     }
 
@@ -406,14 +439,22 @@ mod tests {
             16,
             vec![
                 ("it's", 1, boolean()),
-                ("\u{1}\u{17c}", 4, array(&[2], integer(2, false, ByteOrder::Big))),
+                (
+                    "\u{1}\u{17c}",
+                    4,
+                    array(&[2], integer(2, false, ByteOrder::Big)),
+                ),
             ],
         );
         for (datatype, shape, axes) in [
             (float(4, ByteOrder::Big), vec![5], 1),
             (boolean(), vec![2, 2], 2),
             (record, vec![3], 1),
-            (array(&[3, 2], float(4, ByteOrder::Little)), vec![9, 3, 2], 1),
+            (
+                array(&[3, 2], float(4, ByteOrder::Little)),
+                vec![9, 3, 2],
+                1,
+            ),
         ] {
             let (text, _) = descr(&datatype).unwrap();
             let read = whole(&header(&text, &shape).unwrap());

@@ -136,7 +136,10 @@ mod tests {
         assert_eq!(wide(b"a\xff"), [b'a', 0, 0, 0, 0xff, 0xdc, 0, 0]);
         for text in [&b""[..], b"caf\xe9", "\u{1f422}\\\n".as_bytes()] {
             let padded = [wide(text), vec![0; 8]].concat();
-            let swapped: Vec<u8> = padded.chunks(4).flat_map(|c| [c[3], c[2], c[1], c[0]]).collect();
+            let swapped: Vec<u8> = padded
+                .chunks(4)
+                .flat_map(|c| [c[3], c[2], c[1], c[0]])
+                .collect();
             let mut want = Vec::new();
             write_string_line(text, &mut want);
             for (bytes, order) in [(padded, ByteOrder::Little), (swapped, ByteOrder::Big)] {
