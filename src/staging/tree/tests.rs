@@ -128,6 +128,7 @@ fn model_apply(model: &mut Model, change: &Change) -> bool {
                 put(model, &from, b);
             }
         }
+        Change::Npy { path, .. } => return matches!(model.get(&text(path)), Some(Some(_))),
         Change::Attribute { path, .. } => return model.contains_key(&text(path)),
     }
     true
