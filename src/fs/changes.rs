@@ -86,7 +86,7 @@ impl Vfs {
     /// [`FsError::ReadOnly`] outside `staging/`, [`FsError::Exists`], or what is wrong with the name or the staging.
     pub fn mkdir(&self, parent: Ino, name: &OsStr) -> Result<Entry, FsError> {
         let (view, group) = self.staged_group(parent)?;
-        if let Ok(_) = staged::find(self.staging()?, view, group, name.as_bytes()) {
+        if staged::find(self.staging()?, view, group, name.as_bytes()).is_ok() {
             return Err(FsError::Exists);
         }
         let name = free_name(group, name)?;
@@ -300,10 +300,7 @@ impl Vfs {
         len_bytes: u64,
         mode: i32,
     ) -> Result<(), FsError> {
-        let open = match self.handle(handle)? {
-            open @ (Handle::Staged(_) | Handle::StagedNpy(_)) => open,
-            _ => return Err(FsError::BadHandle),
-        };
+        let open = self.handle(handle)?;
         let keep_size = mode & libc::FALLOC_FL_KEEP_SIZE != 0;
         let mode = match mode & !libc::FALLOC_FL_KEEP_SIZE {
             0 if keep_size => Allocate::Reserve,

@@ -218,8 +218,7 @@ fn staging_errno(error: &StagingError) -> c_int {
         | StagingError::NpyText { .. }
         | StagingError::NpyRefused
         | StagingError::Text { .. } => libc::EINVAL,
-        StagingError::NpyTooWide { .. } => libc::EFBIG,
-        StagingError::TooLong => libc::EFBIG,
+        StagingError::NpyTooWide { .. } | StagingError::TooLong => libc::EFBIG,
         StagingError::NoSuchOffset => libc::ENXIO,
         StagingError::Held { .. } => libc::EBUSY,
         StagingError::Sidecar { error, .. }

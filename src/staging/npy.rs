@@ -238,12 +238,11 @@ impl Staging {
                     let npy = body.npy.as_ref()?;
                     Some(npy.data_bytes(&body).map(|data| npy.header_bytes() + data))
                 });
-                stat.size_bytes = match given {
-                    Some(given) => given?,
-                    None => {
-                        let face = self.face(state, node, None)?;
-                        face.header.len() as u64 + face.data_bytes
-                    }
+                stat.size_bytes = if let Some(given) = given {
+                    given?
+                } else {
+                    let face = self.face(state, node, None)?;
+                    face.header.len() as u64 + face.data_bytes
                 };
             }
             Ok(stat)
@@ -314,13 +313,12 @@ impl Staging {
                 None => None,
             }
         };
-        let (header_bytes, data_bytes, is_stored) = match given {
-            Some(given) => given,
-            None => {
-                let face = self.face_of(file)?;
-                let is_stored = matches!(face.data, FaceData::Stored);
-                (face.header.len() as u64, face.data_bytes, is_stored)
-            }
+        let (header_bytes, data_bytes, is_stored) = if let Some(given) = given {
+            given
+        } else {
+            let face = self.face_of(file)?;
+            let is_stored = matches!(face.data, FaceData::Stored);
+            (face.header.len() as u64, face.data_bytes, is_stored)
         };
         let len_bytes = header_bytes + data_bytes;
         if offset >= len_bytes {

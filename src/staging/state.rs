@@ -533,16 +533,13 @@ impl State {
             match self.tree.node(id) {
                 Ok(node) if node.dataset().is_some() => {
                     body.base = Base::new(&self.file, self.place_of(node.origin.as_ref()));
-                    (body.overlay, body.npy) = match &loaded {
-                        Some(loaded) => {
-                            let mut loaded = loaded.write();
-                            (loaded.overlay.take(), loaded.npy.take())
-                        }
+                    (body.overlay, body.npy) = if let Some(loaded) = &loaded {
+                        let mut loaded = loaded.write();
+                        (loaded.overlay.take(), loaded.npy.take())
+                    } else {
                         // Who has the .npy file open knows its header, and where data begins behind it.
-                        None => {
-                            let npy = body.npy.take().filter(|_| content.is_open_as(true));
-                            (None, npy.and_then(Given::outliving))
-                        }
+                        let npy = body.npy.take().filter(|_| content.is_open_as(true));
+                        (None, npy.and_then(Given::outliving))
                     };
                 }
                 _ => {

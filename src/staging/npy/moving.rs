@@ -34,17 +34,16 @@ impl Staging {
                 return Ok(None);
             };
             let to = state.tree.path_in(new_parent, new_name)?;
-            let described = match state.tree.find(&to) {
-                Ok(target) => match state.tree.node(target)?.dataset() {
+            let described = if let Ok(target) = state.tree.find(&to) {
+                match state.tree.node(target)?.dataset() {
                     Some(dataset) => self.described(state, target, dataset)?,
                     None => None,
-                },
-                Err(_) => {
-                    let group = state.tree.path(new_parent, false)?;
-                    let parts = [&group[..], new_name];
-                    let names = parts.into_iter().filter(|part| !part.is_empty());
-                    self.structure_at(state, names.collect::<Vec<_>>().join(&b'/'))?
                 }
+            } else {
+                let group = state.tree.path(new_parent, false)?;
+                let parts = [&group[..], new_name];
+                let names = parts.into_iter().filter(|part| !part.is_empty());
+                self.structure_at(state, names.collect::<Vec<_>>().join(&b'/'))?
             };
             if let Some(described) = described {
                 let shape = said.shape_for(&described.datatype, described.shape.len());

@@ -6,10 +6,17 @@ use std::sync::atomic::Ordering;
 use super::{Given, NpyFile, conversion};
 use crate::staging::change::Change;
 use crate::staging::content::{Body, Content, Form};
-use crate::staging::overlay::NoBase;
+use crate::staging::overlay::{NoBase, Overlay};
 use crate::staging::state::State;
 use crate::staging::{Allocate, NodeId, Staging, StagingError};
 use crate::store::{Beginning, NpyError, NpyHeader};
+
+/// What a .npy file begins with.
+struct Front {
+    /// Its header, as far as there is one.
+    header: Arc<[u8]>,
+    is_whole: bool,
+}
 
 impl Staging {
     /// A dataset is to be written as a .npy file, from nothing. It stays what it is until there is a whole header.
@@ -71,7 +78,7 @@ impl Staging {
         let change = Change::Npy {
             path,
             header: given.map(|given| given.header().to_vec()),
-            draft: given.and_then(Given::draft).map(|draft| draft.number()),
+            draft: given.and_then(Given::draft).map(Overlay::number),
         };
         state.change(&self.path, &change).map(|_| ())
     }
@@ -91,10 +98,13 @@ impl Staging {
             return Err(StagingError::NpyRefused);
         }
         let _gate = self.pass()?;
-        let (header, is_whole) = self.header_of(file)?;
-        let Some(header) = header.filter(|_| is_whole) else {
+        let Front {
+            mut header,
+            is_whole,
+        } = self.front_of(file)?;
+        if !is_whole {
             return self.write_beginning(file, offset, bytes);
-        };
+        }
         let in_header = u64::try_from(header.len())
             .unwrap_or(u64::MAX)
             .saturating_sub(offset);
@@ -102,7 +112,6 @@ impl Staging {
             .unwrap_or(usize::MAX)
             .min(bytes.len());
         let (start, data) = bytes.split_at(in_header);
-        let mut header = header;
         if !start.is_empty() {
             let at = usize::try_from(offset).map_err(|_| StagingError::TooLong)?;
             if header[at..at + start.len()] != *start {
@@ -128,31 +137,33 @@ impl Staging {
         self.write_npy_at(file, end, bytes)
     }
 
-    /// The header of an open file, if there is any, and whether it is whole.
-    fn header_of(&self, file: &NpyFile) -> Result<(Option<Arc<[u8]>>, bool), StagingError> {
+    /// What an open file begins with.
+    fn front_of(&self, file: &NpyFile) -> Result<Front, StagingError> {
         let given = {
             let body = file.content.read();
             let npy = body.npy.as_ref();
             npy.map(|npy| {
-                (
-                    npy.header().clone(),
-                    npy.said().is_some(),
-                    npy.draft().is_some(),
-                )
+                let front = Front {
+                    header: npy.header().clone(),
+                    is_whole: npy.said().is_some(),
+                };
+                (front, npy.draft().is_some())
             })
         };
+        let was_draft = file.is_draft.load(Ordering::Acquire);
         match given {
-            Some((_, true, false)) if file.is_draft.load(Ordering::Acquire) => {
-                Err(StagingError::NpyRefused)
-            }
-            Some((header, is_whole, is_draft)) => {
+            Some((front, false)) if front.is_whole && was_draft => Err(StagingError::NpyRefused),
+            Some((front, is_draft)) => {
                 file.is_draft.fetch_or(is_draft, Ordering::AcqRel);
-                Ok((Some(header), is_whole))
+                Ok(front)
             }
-            None if file.is_draft.load(Ordering::Acquire) => Err(StagingError::NpyRefused),
+            None if was_draft => Err(StagingError::NpyRefused),
             None => {
                 self.check_npy_editable(file.node)?;
-                Ok((Some(self.face_of(file)?.header), true))
+                Ok(Front {
+                    header: self.face_of(file)?.header,
+                    is_whole: true,
+                })
             }
         }
     }
@@ -344,12 +355,11 @@ impl Staging {
     ) -> Result<(), StagingError> {
         let (is_draft, must_freeze) = {
             let body = file.content.read();
-            match &body.npy {
-                Some(npy) => (npy.draft().is_some(), false),
-                None => {
-                    let len_bytes = body.len_bytes()?;
-                    (false, end.is_none_or(|end| end > len_bytes))
-                }
+            if let Some(npy) = &body.npy {
+                (npy.draft().is_some(), false)
+            } else {
+                let len_bytes = body.len_bytes()?;
+                (false, end.is_none_or(|end| end > len_bytes))
             }
         };
         if must_freeze {
@@ -377,8 +387,7 @@ impl Staging {
             return self.begin_npy(node, &content);
         }
         let file = self.open_npy(node, true, false)?;
-        let (header, is_whole) = self.header_of(&file)?;
-        let header = header.unwrap_or_default();
+        let Front { header, is_whole } = self.front_of(&file)?;
         let header_bytes = header.len() as u64;
         let kept = usize::try_from(len_bytes)
             .ok()
@@ -423,10 +432,10 @@ impl Staging {
         len_bytes: u64,
     ) -> Result<(), StagingError> {
         let _gate = self.pass()?;
-        let (header, is_whole) = self.header_of(file)?;
-        let Some(header) = header.filter(|_| is_whole) else {
+        let Front { header, is_whole } = self.front_of(file)?;
+        if !is_whole {
             return Err(self.unfinished(file.node));
-        };
+        }
         let header_bytes = header.len() as u64;
         let end = offset.checked_add(len_bytes).ok_or(StagingError::TooLong)?;
         if offset < header_bytes && matches!(mode, Allocate::PunchHole | Allocate::ZeroRange { .. })
@@ -445,13 +454,11 @@ impl Staging {
         );
         self.prepare_data(file, &header, Some(if grows { range.end } else { 0 }))?;
         let mut body = file.content.write();
-        match body.npy.as_mut().and_then(Given::edit_draft) {
-            Some(draft) => draft.allocate(&NoBase, mode, &range),
-            None => {
-                let (base, overlay) = body.edit()?;
-                overlay.allocate(base, mode, &range)
-            }
+        if let Some(draft) = body.npy.as_mut().and_then(Given::edit_draft) {
+            return draft.allocate(&NoBase, mode, &range);
         }
+        let (base, overlay) = body.edit()?;
+        overlay.allocate(base, mode, &range)
     }
 }
 

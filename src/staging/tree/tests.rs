@@ -20,6 +20,11 @@ fn change() -> impl Strategy<Value = Change> {
         2 => path().prop_map(|path| Change::Remove { path }),
         3 => (path(), path()).prop_map(|(from, to)| Change::Rename { from, to }),
         1 => (path(), path()).prop_map(|(from, to)| Change::Exchange { from, to }),
+        1 => (path(), any::<u8>()).prop_map(|(path, value)| Change::Npy {
+            path,
+            header: (value > 99).then(|| vec![value]),
+            draft: (value > 199).then_some(u64::from(value)),
+        }),
         1 => (path(), any::<u8>()).prop_map(|(path, value)| Change::Attribute {
             path,
             name: b"x".to_vec(),
