@@ -39,6 +39,7 @@ install_packages() {
     command -v h5dump >/dev/null || wanted+=(hdf5-tools)
     command -v ed >/dev/null || wanted+=(ed)
     command -v vim >/dev/null || wanted+=(vim)
+    command -v jq >/dev/null || wanted+=(jq)
     { command -v cc && command -v c++ && command -v make; } >/dev/null || wanted+=(build-essential)
     local python
     python=$(find_python)

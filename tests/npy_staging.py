@@ -161,6 +161,7 @@ def unfinished():
     for cut, words in ((0, "header was not written"), (60, "header was not written"), (128, "says 800 bytes of data, and it has 0"), (300, "and it has 172")):
         (NPY / "cut.npy").write_bytes(whole[:cut])
         assert (NPY / "cut.npy").read_bytes() == whole[:cut]
+        assert ("A cut (a .npy file with" if cut >= 128 else "A cut (a .npy file without a whole header)") in status(), status()
         refused(22, words, commit)
     (NPY / "cut.npy").write_bytes(whole + b"more")
     refused(22, "and it has 804", commit)
@@ -370,7 +371,7 @@ def tools():
     arrays["a"][7] = -7
     np.save(folder / "a.npy", arrays["a"][:40_000])
     if shutil.which("rsync"):
-        for options in (["-r"], ["-r", "--inplace", "--ignore-times"], ["-a", "--ignore-times"]):
+        for options in (["-r"], ["-r", "--inplace", "--ignore-times", "--exclude=s.npy"], ["-a", "--ignore-times"]):
             run("rsync", *options, f"{folder}/", f"{NPY}/synced/")
             for name in arrays:
                 assert same(np.load(NPY / f"synced/{name}.npy"), np.load(folder / f"{name}.npy")), (options, name)
@@ -386,11 +387,14 @@ def tools():
     refused(22, "its type", os.rename, NPY / "b.npy.part", NPY / "b.npy")
     assert same(np.load(NPY / "b.npy"), np.arange(4).astype(">i2"))
     os.unlink(NPY / "b.npy.part")
+    np.save(NPY / "other.npy", np.arange(4.0))
+    refused(22, "its type", os.rename, NPY / "other.npy", NPY / "b.npy")
+    os.unlink(NPY / "other.npy")
     run("mv", NPY / "b.npy", NPY / "moved.npy")
-    run("mkdir", "-p", NPY / "deep/er")
-    run("mv", NPY / "moved.npy", NPY / "deep/er/b.npy")
-    assert sorted(os.listdir(RAW / "deep/er")) == ["b"]
-    run("mv", NPY / "deep", NPY / "renamed")
+    run("mkdir", "-p", NPY / "box/er")
+    run("mv", NPY / "moved.npy", NPY / "box/er/b.npy")
+    assert sorted(os.listdir(RAW / "box/er")) == ["b"]
+    run("mv", NPY / "box", NPY / "renamed")
     for name in ("text", "text.npz"):
         try:
             os.rename(NPY / "renamed/er/b.npy", NPY / name)
@@ -445,7 +449,37 @@ def concurrent():
     assert committed("held", commit())[-1] == 77
 
 
-STEPS = [types, replacing, not_arrays, unfinished, headers, mapped, both_views, text, fortran, tools, concurrent]
+def frames():
+    """pandas, xarray, numpy.memmap and jq on what was committed, and on what is staged."""
+    import pandas as pd
+    import xarray as xr
+
+    table = np.arange(600.0).reshape(200, 3)
+    np.save(NPY / "frame.npy", table)
+    np.save(NPY / "time.npy", np.arange("2026-01-01", "2026-07-20", dtype="<M8[D]"))
+    for folder in (NPY, MOUNT / "npy/versions" / commit()):
+        mapped = np.load(folder / "frame.npy", mmap_mode="r")
+        time = np.load(folder / "time.npy")
+        frame = pd.DataFrame(mapped, columns=["a", "b", "c"], index=pd.DatetimeIndex(time))
+        assert frame["b"].sum() == table[:, 1].sum() and frame.loc["2026-01-02", "c"] == 5
+        array = xr.DataArray(mapped, dims=("time", "x"), coords={"time": time.astype("<M8[ns]")})
+        assert float(array.sel(time="2026-07-19").sum()) == table[199].sum()
+        everything = xr.Dataset({"frame": array, "first": ("x", mapped[0])})
+        assert float((everything["frame"] - everything["first"]).isel(time=1).sum()) == 9
+        for mode in ("r", "c"):
+            raw = np.memmap(folder / "frame.npy", "<f8", mode, offset=128, shape=(200, 3))
+            assert same(np.asarray(raw), table)
+        raw[0] = -1
+        assert np.load(folder / "frame.npy")[0, 1] == 1
+    about = MOUNT / "meta/current/frame.json"
+    said = subprocess.run(["jq", "-c", "[.dtype, .shape, .kind]", about], check=True, capture_output=True, text=True).stdout
+    assert said == '["<f8",[200,3],"dataset"]\n', said
+    # What is computed goes back the same way.
+    np.save(NPY / "frame.npy", frame.rolling(2, min_periods=1).mean().to_numpy())
+    assert committed("frame", commit())[1, 0] == 1.5
+
+
+STEPS = [types, replacing, not_arrays, unfinished, headers, mapped, both_views, text, fortran, tools, concurrent, frames]
 for step in STEPS:
     step()
     print(step.__name__, flush=True)

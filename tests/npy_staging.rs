@@ -39,7 +39,7 @@ fn numpy_saves_into_the_next_version() {
     let file = folder.path().join("file.h5");
     let mount = Mount::new(&file, &["--create"]);
     let said = run(script("npy_staging.py").arg(mount.path()).arg(&file));
-    assert_eq!(said.lines().count(), 11, "{said}");
+    assert_eq!(said.lines().count(), 12, "{said}");
 }
 
 #[test]
@@ -161,11 +161,13 @@ fn a_save_that_finds_no_room_says_so_and_can_be_made_again() {
 for array in (np.zeros(2_000_000), np.zeros((2000, 1000)).T, np.full(300_000, "text")):
     try:
         np.save(M + "npy/staging/y.npy", array)
+        print("saved")
     except OSError as error:
-        print(error.errno)
+        # NumPy writes large arrays itself, and says of them only how many elements were written.
+        assert error.errno == 28 or "requested and" in str(error), error
 "#,
         );
-        assert_eq!(said, "28\n28\n28\n");
+        assert_eq!(said, "");
         mount.fail_to_commit("r2", libc::EINVAL, &["y.npy: "]);
         numpy(
             &mount,

@@ -81,6 +81,13 @@ impl Staging {
                 Some(Err(error)) => format!(" ({error})"),
                 Some(Ok(None)) | None => String::new(),
             };
+            let unfinished = id
+                .and_then(|id| state.known_content(id))
+                .and_then(|content| content.unfinished_npy());
+            let chunks = match unfinished {
+                Some(words) => format!(" ({words})"),
+                None => chunks,
+            };
             let shown = id.map_or_else(|| Ok(path.to_vec()), |id| state.tree.path(id, true))?;
             writeln!(text, "{letter} {}{chunks}", String::from_utf8_lossy(&shown))
                 .expect("writing to memory");

@@ -151,6 +151,17 @@ impl Content {
         }
     }
 
+    /// What is missing of a .npy file, in words.
+    pub(in crate::staging) fn unfinished_npy(&self) -> Option<String> {
+        let body = self.read();
+        let npy = body.npy.as_ref()?;
+        let Some(said) = npy.said() else {
+            return Some("a .npy file without a whole header".to_owned());
+        };
+        let (want, got) = (said.data_bytes(), npy.data_bytes(&body).ok()?);
+        (want != got).then(|| format!("a .npy file with {got} of {want} bytes of data"))
+    }
+
     /// Makes the dataset of a draft that has all its data.
     fn convert(&self, path: &[u8]) -> Result<(), StagingError> {
         let mut body = self.write();

@@ -77,6 +77,14 @@ impl Given {
         }
     }
 
+    /// Drops the data that is kept beside the dataset.
+    pub(super) fn clear(&mut self) -> Result<(), StagingError> {
+        match &mut self.draft {
+            Some(draft) => draft.overlay.truncate(0),
+            None => Ok(()),
+        }
+    }
+
     /// The header, as far as it was written.
     pub(super) fn header(&self) -> &Arc<[u8]> {
         &self.bytes

@@ -1,6 +1,10 @@
 //! Renaming .npy files: programs that replace a file write another one first.
 
+use crate::staging::content::Content;
+use crate::staging::state::State;
+use crate::staging::tree::DatasetNode;
 use crate::staging::{NodeId, RenameMode, Staging, StagingError};
+use crate::store::{Beginning, NpyHeader, npy_header, npy_text_header};
 
 impl Staging {
     /// The name that a node has in `staging/`.
@@ -25,12 +29,12 @@ impl Staging {
         self.refresh()?;
         let written = self.read(|state| {
             let id = state.tree.find(&state.tree.path_in(parent, name)?)?;
-            let is_new = state.tree.node(id)?.origin.is_none();
-            let content = state.known_content(id).filter(|_| is_new);
-            let Some((content, said)) = content.and_then(|content| {
-                let said = content.read().npy.as_ref()?.said()?.clone();
-                Some((content, said))
-            }) else {
+            let node = state.tree.node(id)?;
+            let (Some(dataset), None) = (node.dataset(), &node.origin) else {
+                return Ok(None);
+            };
+            let content = state.content(id)?;
+            let Some(said) = self.said_of(state, id, dataset, &content)? else {
                 return Ok(None);
             };
             let to = state.tree.path_in(new_parent, new_name)?;
@@ -68,5 +72,28 @@ impl Staging {
             }
         }
         Ok(())
+    }
+
+    /// What the header of a dataset says, or would say; `None` where it is not whole yet.
+    fn said_of(
+        &self,
+        state: &State,
+        id: NodeId,
+        dataset: &DatasetNode,
+        content: &Content,
+    ) -> Result<Option<NpyHeader>, StagingError> {
+        if let Some(npy) = &content.read().npy {
+            return Ok(npy.said().cloned());
+        }
+        let structure = self.structure(state, id, dataset)?;
+        let header = if structure.datatype.is_vlen_string() {
+            npy_text_header(1, &structure.shape)
+        } else {
+            npy_header(&structure.datatype, &structure.shape)
+        };
+        Ok(match header.map(|header| NpyHeader::parse(&header)) {
+            Some(Ok(Beginning::Whole(said))) => Some(said),
+            _ => None,
+        })
     }
 }

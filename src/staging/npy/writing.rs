@@ -42,6 +42,8 @@ impl Staging {
             self.log_npy(state, node, Some(&given))?;
             state.keep(node, content.clone());
             if let Some(before) = &mut body.npy {
+                // At once, as somebody may have cut it to nothing for want of room.
+                before.clear()?;
                 before.discard();
             }
             body.npy = Some(given);
