@@ -416,18 +416,23 @@ def concurrent():
     """Two writers of one file: whichever wins, it is a .npy file."""
     import threading
 
+    wrong = []
+
     def write(value: float):
         for _ in range(20):
             try:
                 np.save(NPY / "contended.npy", np.full(3000, value))
             except OSError as error:
-                assert error.errno == 22, error
+                # NumPy says of large arrays only how many elements were written.
+                if error.errno != 22 and "requested and" not in str(error):
+                    wrong.append(error)
 
     writers = [threading.Thread(target=write, args=(value,)) for value in (1.0, 2.0)]
     for thread in writers:
         thread.start()
     for thread in writers:
         thread.join()
+    assert not wrong, wrong
     np.save(NPY / "contended.npy", np.full(3000, 3.0))
     assert same(committed("contended", commit()), np.full(3000, 3.0))
     # Held open while it is removed, and while it is committed.

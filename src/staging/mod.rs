@@ -331,6 +331,7 @@ impl Staging {
             }
             self.start_over(&mut state, base, is_pinned, Durable::Yes)?
         };
+        *self.refusal.lock().unwrap_or_else(PoisonError::into_inner) = None;
         self.tell(&replaced);
         Ok(())
     }

@@ -281,11 +281,12 @@ fn element_of(descr: &Literal) -> Result<(NpyElement, String), NpyError> {
     if let Some(text) = descr.as_str()
         && let Some((order, digits)) = wide(text)
     {
-        let chars = digits
-            .parse()
-            .ok()
-            .filter(|chars| i32::try_from(*chars).is_ok());
-        let chars: u64 = chars.ok_or(NpyError::Unreadable {
+        let is_known = |chars: &u64| {
+            let bytes = chars.checked_mul(CHARACTER_BYTES);
+            bytes.is_some_and(|bytes| i32::try_from(bytes).is_ok())
+        };
+        let chars = digits.parse().ok().filter(is_known);
+        let chars = chars.ok_or(NpyError::Unreadable {
             problem: "its strings have no length that NumPy knows",
         })?;
         return Ok((NpyElement::Wide { chars, order }, format!("'{text}'")));
@@ -412,7 +413,7 @@ mod tests {
             "{'descr': '<f8', 'fortran_order': False, 'shape': 2}",
             "{'descr': '<f8', 'fortran_order': False, 'shape': (2,), 'more': 1}",
             "{'descr': '<U-1', 'fortran_order': False, 'shape': (2,)}",
-            "{'descr': '<U99999999999', 'fortran_order': False, 'shape': (2,)}",
+            "{'descr': '<U536870912', 'fortran_order': False, 'shape': (2,)}",
         ] {
             let error = refused(dictionary);
             assert!(
