@@ -16,7 +16,10 @@ pub(crate) fn change_log(bytes: &[u8]) {
     let (records, ends) = change_log::decode(bytes);
     let whole = usize::try_from(ends.last().copied().unwrap_or(0)).expect("within the bytes");
     let (again, all) = change_log::decode(&bytes[..whole]);
-    assert_eq!((again, all), (records, ends));
+    assert_eq!((&again, &all), (&records, &ends));
+    let found = change_log::read(bytes);
+    assert_eq!((&found.records, &found.ends), (&records, &ends));
+    assert!(whole < bytes.len() || !found.is_damaged);
 }
 
 /// Records, one a line, without lengths and checksums: each written and read again, and the changes made of an empty tree.

@@ -460,6 +460,14 @@ impl RawData {
         })
     }
 
+    /// What the hash table says that stored chunk `index` hashes to; `None` where it says nothing of it.
+    ///
+    /// # Errors
+    /// Damage of the hash table.
+    pub(super) fn hash_of_stored(&self, index: u64) -> Result<Option<ChunkHash>, StoreError> {
+        Ok(self.stored_hash(index)?.map(|hashed| hashed.hash))
+    }
+
     fn stored_hash(&self, index: u64) -> Result<Option<HashedChunk>, StoreError> {
         let earlier = self.earlier.hashes.as_ref();
         match earlier.and_then(|table| table.get(index)) {
@@ -486,7 +494,7 @@ impl RawData {
         }
     }
 
-    fn unhashable(&self, index: u64, error: HashError) -> StoreError {
+    pub(super) fn unhashable(&self, index: u64, error: HashError) -> StoreError {
         StoreError::Unhashable {
             dataset: self.path.to_vec(),
             chunk: index,
