@@ -219,6 +219,39 @@ fn record(base: &Path, stage: Stage) -> Recording {
     }
 }
 
+/// Makes the log of staged changes that of a machine that was started anew since: the recording was made in this run of the one that looks at it.
+fn start_anew(sidecar: &Path) {
+    const KEY: &[u8] = br#""boot":""#;
+    for name in ["changes", "changes.new"] {
+        let path = sidecar.join(name);
+        let Ok(mut log) = fs::read(&path) else {
+            continue;
+        };
+        // Its first record: the length of its text, eight bytes of the SHA-256 of that, and the text.
+        let Some(length) = log.first_chunk() else {
+            continue;
+        };
+        let end = 12 + u32::from_le_bytes(*length) as usize;
+        let stored: [u8; 8] = log
+            .get(4..12)
+            .and_then(|sum| sum.try_into().ok())
+            .unwrap_or_default();
+        let Some(text) = log.get_mut(12..end) else {
+            continue;
+        };
+        if Sha256::digest(&*text)[..8] != stored {
+            continue;
+        }
+        let Some(at) = text.windows(KEY.len()).position(|found| found == KEY) else {
+            continue;
+        };
+        text[at + KEY.len()..][..8].copy_from_slice(b"formerly");
+        let checksum = Sha256::digest(&*text);
+        log[4..12].copy_from_slice(&checksum[..8]);
+        fs::write(&path, log).unwrap();
+    }
+}
+
 impl Recording {
     /// Every prefix from the beginning of the commit on, and some of staging.
     fn points(&self) -> Vec<(usize, Unsynced)> {
@@ -240,6 +273,7 @@ impl Recording {
     /// Recovers one by mounting it, and looks at what is staged.
     fn check(&self, position: usize, unsynced: Unsynced, folder: &Path) -> Point {
         self.recorder.crash(&self.ops, position, unsynced, folder);
+        start_anew(&folder.join(format!(".{FILE}.vh5fs")));
         let file = folder.join(FILE);
         let what = format!("{position} of {}, {unsynced:?}", self.ops.len());
         let vfs = mounted(&file);

@@ -22,8 +22,8 @@
 //! - else if `N.data` has data there and no hole: file systems show what was written, or a hole, for a block that was not written before;
 //! - else not: it is then as in the base again, as if it had not been written. Whoever takes the overlay up is told how many those are.
 //!
-//! An overlay that was never synced may be *unborn*: one of the files is missing, or `N.blocks` has nothing in it, or `N.data` is empty although the base
-//! is not and nobody cut it off durably. What becomes of those, the log decides ([`state`](super::state)).
+//! An overlay that was never synced may be *unborn*: one of the files is missing, or `N.blocks` has nothing in it, or `N.data` is empty, and nobody knows
+//! whether it was. What becomes of those, the log decides ([`state`](super::state)).
 //!
 //! The bytes have no checksums: a disk that gives back other ones than were written is not noticed here, as it is not for any file that is only written
 //! once. What the log and the heads of these files say is checked.
@@ -220,10 +220,10 @@ impl Overlay {
         if head == [0; HEAD_BYTES] {
             return Ok(true);
         }
-        let [_, limit, synced] = fields(&head);
+        let [_, _, synced] = fields(&head);
         let data = sidecar.open(&data_name(number))?.metadata();
         let data = data.map_err(|error| sidecar.failed(&data_name(number), error))?;
-        Ok(synced == 0 && limit > 0 && data.len() == 0)
+        Ok(synced == 0 && data.len() == 0)
     }
 
     /// The overlay that an earlier mount left, and how many of its blocks were lost since.
@@ -307,7 +307,7 @@ impl Overlay {
                 .expect("at most a page");
             let read = blocks.read_exact_at(&mut bytes[..count], BITS_OFFSET + start);
             self.blocks_done(read)?;
-            if page % 2 == 0 {
+            if page.is_multiple_of(2) {
                 self.set.load_page(page / 2, &bytes);
             } else {
                 durable.load_page(page / 2, &bytes);

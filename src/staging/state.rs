@@ -255,18 +255,14 @@ impl State {
                 .iter()
                 .rposition(|record| matches!(record, Record::Synced { .. }))
                 .unwrap_or(0);
-            match record_of(&records[promised..], &unborn) {
-                Some(record) => {
-                    let record = promised + record;
-                    kept.log.cut(record)?;
-                    records.truncate(record);
-                    is_cut = true;
-                }
-                None => {
-                    reborn = unborn;
-                    break state;
-                }
-            }
+            let Some(record) = record_of(&records[promised..], &unborn) else {
+                reborn = unborn;
+                break state;
+            };
+            let record = promised + record;
+            kept.log.cut(record)?;
+            records.truncate(record);
+            is_cut = true;
         };
         let since = if is_same_boot {
             Since::SameBoot
@@ -666,27 +662,25 @@ fn last_change(records: &[Record]) -> Option<&Record> {
 
 /// What is said where the machine went down before all was durable; `lost` are paths.
 fn note_of_lost(is_cut: bool, lost: &[Vec<u8>]) -> Option<String> {
-    let mut note =
-        String::from("The machine went down before the last changes were durable: they are lost");
+    let words = "The machine went down before the last changes were durable: they are lost";
     if lost.is_empty() {
-        return is_cut.then(|| note + ".");
+        return is_cut.then(|| format!("{words}."));
     }
-    note.push_str(" in ");
-    for (number, path) in lost.iter().take(MAX_NAMED).enumerate() {
-        if number > 0 {
-            note.push_str(", ");
-        }
-        note.push_str(&String::from_utf8_lossy(path));
-    }
-    if lost.len() > MAX_NAMED {
-        note.push_str(&format!(" and {} more", lost.len() - MAX_NAMED));
-    }
-    note.push_str(if is_cut {
-        ", and others as a whole."
+    let named: Vec<_> = lost
+        .iter()
+        .take(MAX_NAMED)
+        .map(|path| String::from_utf8_lossy(path))
+        .collect();
+    let more = match lost.len() - named.len() {
+        0 => String::new(),
+        more => format!(" and {more} more"),
+    };
+    let others = if is_cut {
+        ", and others as a whole"
     } else {
-        "."
-    });
-    Some(note)
+        ""
+    };
+    Some(format!("{words} in {}{more}{others}.", named.join(", ")))
 }
 
 /// Number of the first record that tells of one of these overlays.

@@ -728,7 +728,7 @@ fn what_was_synced_outlives_the_machine_whatever_was_not() {
     drop(staging);
     start_anew(&set);
     // Overlays 1 and 2 were made before the sync, 4 and 5 after it; nothing of them reached the disk.
-    for name in ["1.data", "1.blocks", "2.blocks", "4.data", "5.blocks"] {
+    for name in ["1.data", "1.blocks", "2.blocks", "4.data", "5.data"] {
         std::fs::write(set.sidecar().join(name), "").unwrap();
     }
     for _ in 0..2 {

@@ -53,16 +53,15 @@ impl Dataset {
     ) -> Result<(), StoreError> {
         let shape = self.header.dataspace.shape();
         for (cell, index) in chunked.map().mapped() {
-            let hash = match raw_data.hash_of_stored(index)? {
-                Some(hash) => hash,
+            let hash = if let Some(hash) = raw_data.hash_of_stored(index)? {
+                hash
+            } else {
                 // Of several equal chunks, a table that was rebuilt has one.
-                None => {
-                    let extent = extent_of(cell, shape, &raw_data.chunk_shape);
-                    let chunk = raw_data.decode_now(index)?;
-                    raw_data
-                        .hash(&extent, &chunk)
-                        .map_err(|error| raw_data.unhashable(index, error))?
-                }
+                let extent = extent_of(cell, shape, &raw_data.chunk_shape);
+                let chunk = raw_data.decode_now(index)?;
+                raw_data
+                    .hash(&extent, &chunk)
+                    .map_err(|error| raw_data.unhashable(index, error))?
             };
             hasher.update(cell.to_le_bytes());
             hasher.update(hash);
