@@ -43,6 +43,9 @@ use crate::store::{
     VersionedFile, time,
 };
 
+/// For so long a version that another program deletes may still be found, where nothing else is asked for meanwhile. Without it, each path below a version
+/// would cost a request of its own; the file's own times tell nothing sooner.
+const DELETED_VERSION_SEEN: Duration = Duration::from_millis(10);
 /// For what never changes; the kernel is told when it does all the same.
 const FOREVER: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
 
@@ -490,20 +493,19 @@ fn version_index(snapshot: &Snapshot, version: &VersionKey) -> Result<VersionInd
 }
 
 fn entry(node: &Node, attr: Attr) -> Entry {
-    // Another program may delete a version, commit one, or make another one current at any time.
-    let changes = match node {
-        Node::Group { path, .. } => path.is_empty(),
-        // What is staged changes with each commit and reset.
+    let name_ttl = match node {
+        Node::Group { path, .. } if path.is_empty() => DELETED_VERSION_SEEN,
+        // Another program may commit a version or make another one current at any time; what is staged changes with each commit and reset.
         Node::Current { .. }
         | Node::Time(_)
         | Node::StagedGroup(_)
         | Node::StagedFile(_)
-        | Node::Control(_) => true,
-        _ => false,
+        | Node::Control(_) => Duration::ZERO,
+        _ => FOREVER,
     };
     Entry {
         attr,
-        name_ttl: if changes { Duration::ZERO } else { FOREVER },
+        name_ttl,
         attr_ttl: attr_ttl(node),
     }
 }

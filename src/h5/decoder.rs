@@ -40,6 +40,7 @@ impl<'a> Decoder<'a> {
     }
 
     /// The error that says `what` is wrong with this structure.
+    #[cold]
     pub(crate) fn damaged(&self, what: &'static str) -> H5Error {
         H5Error::Damaged {
             structure: self.structure,
@@ -58,6 +59,7 @@ impl<'a> Decoder<'a> {
     }
 
     /// The next `len` bytes.
+    #[inline]
     pub(crate) fn take(&mut self, len: usize) -> Result<&'a [u8], H5Error> {
         let end = self.position.checked_add(len);
         match end.and_then(|end| self.bytes.get(self.position..end)) {
@@ -70,6 +72,7 @@ impl<'a> Decoder<'a> {
     }
 
     /// Passes over `len` bytes.
+    #[inline]
     pub(crate) fn skip(&mut self, len: usize) -> Result<(), H5Error> {
         self.take(len).map(|_| ())
     }
@@ -84,24 +87,29 @@ impl<'a> Decoder<'a> {
     }
 
     /// A number of `N` bytes.
+    #[inline]
     fn array<const N: usize>(&mut self) -> Result<[u8; N], H5Error> {
         let mut array = [0u8; N];
         array.copy_from_slice(self.take(N)?);
         Ok(array)
     }
 
+    #[inline]
     pub(crate) fn u8(&mut self) -> Result<u8, H5Error> {
         Ok(self.array::<1>()?[0])
     }
 
+    #[inline]
     pub(crate) fn u16(&mut self) -> Result<u16, H5Error> {
         Ok(u16::from_le_bytes(self.array()?))
     }
 
+    #[inline]
     pub(crate) fn u32(&mut self) -> Result<u32, H5Error> {
         Ok(u32::from_le_bytes(self.array()?))
     }
 
+    #[inline]
     pub(crate) fn u64(&mut self) -> Result<u64, H5Error> {
         Ok(u64::from_le_bytes(self.array()?))
     }
@@ -117,11 +125,13 @@ impl<'a> Decoder<'a> {
     }
 
     /// An address, defined or not.
+    #[inline]
     pub(crate) fn offset(&mut self) -> Result<Address, H5Error> {
         self.u64().map(Address)
     }
 
     /// A length in bytes, or another number that the format keeps in that width.
+    #[inline]
     pub(crate) fn length(&mut self) -> Result<u64, H5Error> {
         self.u64()
     }

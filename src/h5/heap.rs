@@ -23,6 +23,8 @@ const MIN_COLLECTION_BYTES: u64 = 4096;
 const ALIGNMENT: u64 = 8;
 /// An index has 16 bits, and 0 is the free space behind the objects.
 const MAX_OBJECTS: usize = 65_535;
+/// Up to this length, a collection is read as a whole by whoever asks where its objects are.
+const SHORT_COLLECTION_BYTES: u64 = 64 << 10;
 /// A collection of more than this part of a [`HeapReader`]'s capacity is not kept, only where its objects are.
 const MAX_KEPT_PART: u64 = 4;
 
@@ -212,7 +214,9 @@ pub struct HeapReader<'a> {
 /// A collection of which it is known where its objects are.
 #[derive(Debug)]
 struct Collection {
-    /// Its bytes; none where it is too large to be kept.
+    /// Its length.
+    size_bytes: u64,
+    /// Its bytes; none where it is too large to be kept, or was not read from yet.
     bytes: Option<Box<[u8]>>,
     /// Sorted by index, no index twice.
     objects: Vec<ObjectPlace>,
@@ -259,7 +263,7 @@ impl<'a> HeapReader<'a> {
     /// [`H5Error::Damaged`] where the collection is not sound or has no such object; whatever reading says.
     pub fn read(&mut self, address: Address, index: u32) -> Result<Cow<'_, [u8]>, H5Error> {
         let reader = self.reader;
-        let collection = self.collection(address)?;
+        let collection = self.collection(address, self.max_kept_bytes)?;
         let place = collection.find(index).ok_or_else(|| no_object(address))?;
         if let (Some(bytes), Some(range)) = (&collection.bytes, place.range()) {
             let object = bytes.get(range).ok_or_else(|| no_object(address))?;
@@ -275,8 +279,9 @@ impl<'a> HeapReader<'a> {
     /// # Errors
     /// As for [`HeapReader::read`].
     pub fn find(&mut self, address: Address, index: u32) -> Result<(Address, u64), H5Error> {
+        // Where its headers lie in few blocks, all of it will hardly be longer than what is read of it.
         let place = self
-            .collection(address)?
+            .collection(address, self.max_kept_bytes.min(SHORT_COLLECTION_BYTES))?
             .find(index)
             .ok_or_else(|| no_object(address))?;
         Ok((
@@ -321,15 +326,18 @@ impl<'a> HeapReader<'a> {
         }
     }
 
-    /// The collection at `address`, from what is kept or from the file.
-    fn collection(&mut self, address: Address) -> Result<&Collection, H5Error> {
-        let is_last = matches!(&self.last, Some((last, _)) if *last == address);
+    /// The collection at `address`, from what is kept or from the file; with its bytes where it has `max_bytes` at most.
+    fn collection(&mut self, address: Address, max_bytes: u64) -> Result<&Collection, H5Error> {
+        let is_enough = |collection: &Collection| {
+            collection.bytes.is_some() || collection.size_bytes > max_bytes
+        };
+        let is_last = matches!(&self.last, Some((last, collection)) if *last == address && is_enough(collection));
         if !is_last {
-            let collection = if let Some(kept) = self.collections.get(&address) {
+            let kept = self.collections.get(&address);
+            let collection = if let Some(kept) = kept.filter(|kept| is_enough(kept)) {
                 Arc::clone(kept)
             } else {
-                let read = Collection::read(self.reader, address, self.max_kept_bytes)?;
-                let read = Arc::new(read);
+                let read = Arc::new(Collection::read(self.reader, address, max_bytes)?);
                 self.collections.insert(address, Arc::clone(&read));
                 read
             };
@@ -378,7 +386,11 @@ impl Collection {
         } else {
             None
         };
-        Ok(Self { bytes, objects })
+        Ok(Self {
+            size_bytes,
+            bytes,
+            objects,
+        })
     }
 
     fn find(&self, index: u32) -> Option<ObjectPlace> {

@@ -20,7 +20,7 @@ pub use selection::{HyperslabAxis, MAX_RANK, Selection};
 
 use chunk_map::ChunkMapBuilder;
 use selection::{BoxBuffer, BoxForm};
-use stream::{Pieces, Stretch};
+use stream::{Pieces, Stretch, SummedPieces};
 
 const BLOCK: &str = "global heap block for virtual datasets";
 /// A block's version and number of entries.
@@ -34,10 +34,10 @@ const MIN_MAPPING_BYTES: usize = 2 * MIN_SELECTION_BYTES + 1;
 const OWN_DATA: &[u8] = b"/_version_data/";
 /// What a mapping says for "this file".
 const THIS_FILE: &[u8] = b".";
-/// Blocks up to this length are decoded in memory. A longer one is read twice, piece by piece: to decode it, and to make its checksum, which
-/// takes as long.
+/// Blocks up to this length are decoded in memory, longer ones piece by piece.
 const IN_MEMORY_BYTES: u64 = 256 * 1024;
-/// From this length on two threads do that at the same time; below, starting the second one would take longer than it saves.
+/// From this length on a block is read twice, by two threads at the same time: to decode it, and to make its checksum, which takes as long.
+/// Below, starting the second one would take longer than it saves.
 const TWO_THREADS_BYTES: u64 = 2 << 20;
 /// No entry is longer: names are those of links, of 64 KiB at most, and the rest is a few hundred bytes.
 const MAX_ENTRY_BYTES: usize = 160 * 1024;
@@ -117,37 +117,32 @@ fn read_long(
     expected_source: &[u8],
 ) -> Result<Option<ChunkMap>, H5Error> {
     let body_bytes = len_bytes.saturating_sub(CHECKSUM_BYTES);
-    let decode = || {
-        Pieces::open(reader, start, body_bytes)
-            .and_then(|pieces| Entries::open(pieces, body_bytes, heap_address))
+    let decode = |pieces: &mut dyn Stretch| {
+        Entries::open(pieces, body_bytes, heap_address)
             .and_then(|entries| entries.chunk_map(shape, chunk_shape, expected_source))
     };
-    let (found, is_sound) = if len_bytes < TWO_THREADS_BYTES {
-        (decode(), is_sound(reader, start, body_bytes))
+    let (found, sum) = if len_bytes < TWO_THREADS_BYTES {
+        let mut pieces = SummedPieces::open(reader, start, body_bytes)?;
+        (decode(&mut pieces), pieces.finish())
     } else {
         std::thread::scope(|scope| {
             let other = reader.again();
-            let sum = scope.spawn(move || is_sound(&other, start, body_bytes));
-            let found = decode();
-            let is_sound = sum.join();
+            let sum = scope.spawn(move || SummedPieces::open(&other, start, body_bytes)?.finish());
+            let found =
+                Pieces::open(reader, start, body_bytes).and_then(|mut pieces| decode(&mut pieces));
+            let sum = sum.join();
             (
                 found,
-                is_sound.unwrap_or_else(|panic| std::panic::resume_unwind(panic)),
+                sum.unwrap_or_else(|panic| std::panic::resume_unwind(panic)),
             )
         })
     };
-    if is_sound? {
+    let stored = reader.read(Address(start.0 + body_bytes), CHECKSUM_BYTES)?;
+    if *stored == sum?.to_le_bytes() {
         found
     } else {
         Err(damaged(heap_address, "its checksum does not match"))
     }
-}
-
-/// Whether the `body_bytes` bytes at `start` have the checksum that follows them.
-fn is_sound(reader: &MetaReader, start: Address, body_bytes: u64) -> Result<bool, H5Error> {
-    let sum = stream::checksum(reader, start, body_bytes)?;
-    let stored = reader.read(Address(start.0 + body_bytes), CHECKSUM_BYTES)?;
-    Ok(*stored == sum.to_le_bytes())
 }
 
 /// Decodes the mappings of a virtual dataset from its heap `block`, which lies in the collection at `address`.

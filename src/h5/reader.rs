@@ -102,6 +102,7 @@ impl MetaReader {
     ///
     /// # Errors
     /// [`SourceError::BeyondEnd`] where they do not lie in the file, or the address is undefined.
+    #[inline]
     pub fn file_offset(&self, address: Address, len_bytes: u64) -> Result<u64, H5Error> {
         let offset = self.base_address.checked_add(address.0);
         let end = offset.and_then(|offset| offset.checked_add(len_bytes));

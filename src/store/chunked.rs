@@ -125,17 +125,16 @@ impl Chunked {
     /// Fills `buffer` with bytes that must lie within the dataset.
     pub(crate) fn read_exact_at(&self, offset: u64, buffer: &mut [u8]) -> Result<(), StoreError> {
         let proof = match &self.raw_data {
-            Some(raw_data) => {
-                raw_data.read_hashes_ahead(&self.shared.workers);
-                if self.was_complete {
-                    raw_data.proof_when_complete()
-                } else {
-                    raw_data.usual_proof()
-                }
-            }
+            Some(raw_data) if self.was_complete => raw_data.proof_when_complete(),
+            Some(raw_data) => raw_data.usual_proof(),
             None => Proof::State,
         };
-        self.read_proven_at(offset, buffer, proof)
+        self.read_proven_at(offset, buffer, proof)?;
+        // Behind the first bytes, so as not to be in their way.
+        if let Some(raw_data) = &self.raw_data {
+            raw_data.read_hashes_ahead(&self.shared.workers);
+        }
+        Ok(())
     }
 
     /// The same, with chunks that are believed by `proof`.

@@ -1,6 +1,8 @@
 //! The versions of a file: their names, times and parents, and which one a name, a time or a number of steps back means.
 
+use std::cmp::Reverse;
 use std::collections::{BTreeSet, HashMap};
+use std::iter;
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -25,7 +27,7 @@ pub struct VersionKey {
     pub timestamp_ns: i64,
 }
 
-/// Position of a version in one [`History`].
+/// Position of a version in one [`History`], and in those that were made of it by adding a version.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct VersionIndex(pub u32);
 
@@ -50,14 +52,22 @@ impl Version {
     pub fn system_time(&self) -> SystemTime {
         self.timestamp.map_or(UNIX_EPOCH, SystemTime::from)
     }
+
+    /// Sorts the oldest first, and of equal times the one whose name sorts first last.
+    fn time_order(&self) -> impl Ord + '_ {
+        (self.timestamp, Reverse(&*self.key.name))
+    }
 }
 
 /// All finished versions of a file.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct History {
-    versions: Vec<Version>,
-    by_shown_name: HashMap<Vec<u8>, VersionIndex>,
-    by_name: HashMap<Arc<[u8]>, VersionIndex>,
+    /// By their indexes. Shared with the history that this one adds to, so that a commit costs little however many there are.
+    versions: Vec<Arc<Version>>,
+    /// In the order of the names that they are shown by.
+    by_shown_name: Vec<VersionIndex>,
+    /// In the order of their names in the file.
+    by_name: Vec<VersionIndex>,
     /// Oldest first; of equal times, the one whose name sorts first comes last, since it stands for them all.
     by_time: Vec<VersionIndex>,
     current: Option<VersionIndex>,
@@ -74,6 +84,25 @@ struct Found {
     committed: bool,
     parent_name: Option<Vec<u8>>,
     timestamp: Option<DateTime<Utc>>,
+}
+
+impl Found {
+    /// The version that it is, if it was finished.
+    fn finished(&self, shown_name: Vec<u8>, parent: Option<VersionIndex>) -> Version {
+        Version {
+            key: VersionKey {
+                name: self.name.clone(),
+                timestamp_ns: self
+                    .timestamp
+                    .and_then(|time| time.timestamp_nanos_opt())
+                    .unwrap_or(0),
+            },
+            shown_name,
+            timestamp: self.timestamp,
+            group: self.group,
+            parent,
+        }
+    }
 }
 
 impl History {
@@ -123,38 +152,51 @@ impl History {
             return Ok(None);
         };
         let added = read_version(reader, name, group)?;
-        let is_known = |name: &[u8]| name == &*added.name || self.by_name.contains_key(name);
+        let shown_name = names::shown_name(&added.name);
         if !added.committed
-            || self.by_name.contains_key(&added.name)
+            || self.by_name(&added.name).is_some()
             || self.missing_parents.contains(&*added.name)
-            || !current_name.as_deref().is_none_or(is_known)
-            || !added
-                .parent_name
-                .as_deref()
-                .is_none_or(|parent| parent == FIRST_VERSION || is_known(parent))
+            // How the others are shown depends on it.
+            || *shown_name != *added.name
+            || self.by_shown_name(&shown_name).is_some()
         {
             return Ok(None);
         }
-        let mut found: Vec<Found> = self
-            .versions
-            .iter()
-            .map(|version| Found {
-                name: version.key.name.clone(),
-                group: version.group,
-                committed: true,
-                // Versions that were never finished were left out before.
-                parent_name: version
-                    .parent
-                    .map(|parent| self.version(parent).key.name.to_vec()),
-                timestamp: version.timestamp,
-            })
-            .collect();
-        let place = found.partition_point(|other| other.name < added.name);
-        found.insert(place, added);
-        let mut history = Self::build(&found, current_name.as_deref(), data_version);
-        history
-            .missing_parents
-            .extend(self.missing_parents.iter().cloned());
+        let parent = match added.parent_name.as_deref() {
+            None | Some(FIRST_VERSION) => None,
+            Some(parent) => match self.by_name(parent) {
+                Some(index) => Some(index),
+                None => return Ok(None),
+            },
+        };
+        let index = index_at(self.versions.len());
+        let current = match current_name.as_deref() {
+            None => None,
+            Some(name) if *name == *added.name => Some(index),
+            Some(name) => match self.by_name(name) {
+                Some(index) => Some(index),
+                None => return Ok(None),
+            },
+        };
+        let mut history = Self {
+            current,
+            data_version,
+            ..self.clone()
+        };
+        let place = self.behind(&self.by_name, |version| version.key.name < added.name);
+        history.by_name.insert(place, index);
+        let place = self.behind(&self.by_shown_name, |version| {
+            version.shown_name < shown_name
+        });
+        history.by_shown_name.insert(place, index);
+        let version = added.finished(shown_name, parent);
+        if version.timestamp.is_some() {
+            let place = self.behind(&self.by_time, |other| {
+                other.time_order() < version.time_order()
+            });
+            history.by_time.insert(place, index);
+        }
+        history.versions.push(Arc::new(version));
         Ok(Some(history))
     }
 
@@ -168,12 +210,7 @@ impl History {
         let index_of: HashMap<usize, VersionIndex> = finished
             .iter()
             .enumerate()
-            .map(|(position, &i)| {
-                (
-                    i,
-                    VersionIndex(u32::try_from(position).expect("fewer than 2^32 versions")),
-                )
-            })
+            .map(|(position, &i)| (i, index_at(position)))
             .collect();
         // The nearest finished version at `name` or before it. A file may claim a circle of parents: no more steps than versions.
         let nearest = |name: Option<&[u8]>| {
@@ -188,36 +225,23 @@ impl History {
             None
         };
         let shown = names::shown_names(finished.iter().map(|&i| &*found[i].name));
-        let versions: Vec<Version> = finished
-            .iter()
-            .zip(shown)
-            .map(|(&i, shown_name)| Version {
-                key: VersionKey {
-                    name: found[i].name.clone(),
-                    timestamp_ns: found[i]
-                        .timestamp
-                        .and_then(|t| t.timestamp_nanos_opt())
-                        .unwrap_or(0),
-                },
-                shown_name,
-                timestamp: found[i].timestamp,
-                group: found[i].group,
-                parent: nearest(found[i].parent_name.as_deref()),
+        let versions: Vec<Arc<Version>> = iter::zip(&finished, shown)
+            .map(|(&i, shown_name)| {
+                let parent = nearest(found[i].parent_name.as_deref());
+                Arc::new(found[i].finished(shown_name, parent))
             })
             .collect();
-        let indexes = || (0u32..).map(VersionIndex).zip(&versions);
-        let mut by_time: Vec<VersionIndex> = indexes()
-            .filter_map(|(index, version)| version.timestamp.map(|_| index))
-            .collect();
-        by_time.sort_by(|a, b| {
-            let (a, b) = (&versions[a.0 as usize], &versions[b.0 as usize]);
-            a.timestamp
-                .cmp(&b.timestamp)
-                .then_with(|| b.key.name.cmp(&a.key.name))
-        });
+        let version = |index: &VersionIndex| &*versions[index.0 as usize];
+        let mut by_name: Vec<VersionIndex> = (0..versions.len()).map(index_at).collect();
+        let mut by_shown_name = by_name.clone();
+        let mut by_time = by_name.clone();
+        by_name.sort_by_key(|index| &version(index).key.name);
+        by_shown_name.sort_by_key(|index| &version(index).shown_name);
+        by_time.retain(|index| version(index).timestamp.is_some());
+        by_time.sort_by_key(|index| version(index).time_order());
         Self {
-            by_shown_name: indexes().map(|(i, v)| (v.shown_name.clone(), i)).collect(),
-            by_name: indexes().map(|(i, v)| (v.key.name.clone(), i)).collect(),
+            by_shown_name,
+            by_name,
             by_time,
             current: nearest(current_name),
             missing_parents: found
@@ -238,15 +262,27 @@ impl History {
     }
 
     /// All versions, in the byte order of their names in the file.
-    #[expect(clippy::missing_panics_doc, reason = "`build` has numbered them all")]
     #[must_use = "an iterator does nothing by itself"]
     pub fn iter(&self) -> impl ExactSizeIterator<Item = (VersionIndex, &Version)> {
-        self.versions.iter().enumerate().map(|(i, version)| {
-            (
-                VersionIndex(u32::try_from(i).expect("fewer than 2^32 versions")),
-                version,
-            )
-        })
+        self.by_name
+            .iter()
+            .map(|&index| (index, self.version(index)))
+    }
+
+    /// Whether this history was made of `old` by adding versions, so that those of `old` have the same indexes in both.
+    pub(super) fn adds_to(&self, old: &Self) -> bool {
+        self.versions.len() >= old.versions.len()
+            && iter::zip(&self.versions, &old.versions)
+                .all(|(now, before)| Arc::ptr_eq(now, before))
+    }
+
+    /// For each version of `old`, by its index there, the index here; `None` for one that is not here.
+    pub(super) fn indexes_of(&self, old: &Self) -> Vec<Option<VersionIndex>> {
+        if self.adds_to(old) {
+            return (0..old.len()).map(|i| Some(index_at(i))).collect();
+        }
+        let versions = old.versions.iter();
+        versions.map(|version| self.by_key(&version.key)).collect()
     }
 
     /// How many there are.
@@ -264,13 +300,28 @@ impl History {
     /// The version that is shown as `name`.
     #[must_use]
     pub fn by_shown_name(&self, name: &[u8]) -> Option<VersionIndex> {
-        self.by_shown_name.get(name).copied()
+        let order = &self.by_shown_name;
+        let place = self.behind(order, |version| *version.shown_name < *name);
+        let index = *order.get(place)?;
+        (self.version(index).shown_name == name).then_some(index)
+    }
+
+    /// The version of that name in the file.
+    fn by_name(&self, name: &[u8]) -> Option<VersionIndex> {
+        let place = self.behind(&self.by_name, |version| *version.key.name < *name);
+        let index = *self.by_name.get(place)?;
+        (*self.version(index).key.name == *name).then_some(index)
+    }
+
+    /// How many of the sorted `order` are `before` something.
+    fn behind(&self, order: &[VersionIndex], before: impl Fn(&Version) -> bool) -> usize {
+        order.partition_point(|&index| before(self.version(index)))
     }
 
     /// The version of that name and time.
     #[must_use]
     pub fn by_key(&self, key: &VersionKey) -> Option<VersionIndex> {
-        let index = *self.by_name.get(&key.name)?;
+        let index = self.by_name(&key.name)?;
         (self.version(index).key == *key).then_some(index)
     }
 
@@ -300,9 +351,7 @@ impl History {
     /// The newest version at `instant` or before it.
     #[must_use]
     pub fn at_or_before(&self, instant: DateTime<Utc>) -> Option<VersionIndex> {
-        let behind = self
-            .by_time
-            .partition_point(|&index| self.version(index).timestamp <= Some(instant));
+        let behind = self.behind(&self.by_time, |version| version.timestamp <= Some(instant));
         self.by_time[..behind].last().copied()
     }
 
@@ -341,6 +390,10 @@ impl History {
         }
         order
     }
+}
+
+fn index_at(position: usize) -> VersionIndex {
+    VersionIndex(u32::try_from(position).expect("fewer than 2^32 versions"))
 }
 
 /// The layout's number and the name of the current version, as the group of all versions says them.

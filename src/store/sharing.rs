@@ -61,10 +61,7 @@ impl Sharing {
     /// What `old` says of the versions of `old_history`, which are all in `snapshot` as they were, and what is found of the others.
     pub(crate) fn extended(snapshot: &Snapshot, old_history: &History, old: &Self) -> Self {
         let history = snapshot.history();
-        let here: Vec<Option<VersionIndex>> = old_history
-            .iter()
-            .map(|(_, version)| history.by_key(&version.key))
-            .collect();
+        let here = history.indexes_of(old_history);
         let mut of_version = vec![None; history.len()];
         for (index, classes) in here.iter().zip(&old.of_version) {
             if let Some(index) = index {

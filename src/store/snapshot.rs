@@ -1,6 +1,6 @@
 //! One state of the file, immutable: what is read of it is kept, and requests share it without a lock held between them.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::path::Path;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
@@ -11,7 +11,7 @@ use super::attributes::Form;
 use super::dataset::{Dataset, Shared};
 use super::file_state::{FileState, Kept, SharedStates, new_epoch};
 use super::hash_table::HashTable;
-use super::history::{History, VersionIndex, VersionKey};
+use super::history::{History, Version, VersionIndex, VersionKey};
 use super::own_commit::Added;
 use super::raw_data::{Earlier, OwnTables, RawData};
 use super::raw_places::RawPlaces;
@@ -39,7 +39,7 @@ impl Weighter<VersionIndex, Arc<VersionTree>> for ByObjects {
 #[derive(Debug)]
 pub struct Snapshot {
     pub(crate) file: Arc<FileState>,
-    history: History,
+    history: Arc<History>,
     /// The group of all versions.
     versions: Address,
     raw_places: RawPlaces,
@@ -47,7 +47,7 @@ pub struct Snapshot {
     epochs: Mutex<HashMap<Arc<[u8]>, u64>>,
     raw_data: Mutex<HashMap<Arc<[u8]>, Arc<RawData>>>,
     /// Versions of the last complete state before this one, if this one only adds to it.
-    complete_versions: OnceLock<Arc<HashSet<VersionKey>>>,
+    complete: OnceLock<Arc<History>>,
     /// Hash tables of the last complete state before, as far as they were read in it.
     hash_tables: Mutex<HashMap<Arc<[u8]>, Arc<HashTable>>>,
     /// What was read in states that nobody but this process has changed since.
@@ -117,12 +117,12 @@ impl Snapshot {
                 shared,
                 history.data_version(),
             )),
-            history,
+            history: Arc::new(history),
             versions: opened.versions,
             raw_places,
             epochs: Mutex::default(),
             raw_data: Mutex::default(),
-            complete_versions: OnceLock::new(),
+            complete: OnceLock::new(),
             hash_tables: Mutex::default(),
             own_tables: Mutex::default(),
             trees: Cache::with_weighter(1024, KEPT_TREE_OBJECTS, ByObjects),
@@ -153,14 +153,16 @@ impl Snapshot {
         let parent = |history: &History, index: Option<VersionIndex>| {
             index.map(|index| history.version(index).key.clone())
         };
-        old.history.iter().all(|(_, version)| {
+        let is_here = |version: &Version| {
             self.history.by_key(&version.key).is_some_and(|index| {
                 let now = self.history.version(index);
                 now.group == version.group
                     && now.shown_name == version.shown_name
                     && parent(&self.history, now.parent) == parent(&old.history, version.parent)
             })
-        })
+        };
+        self.history.adds_to(&old.history)
+            || old.history.iter().all(|(_, version)| is_here(version))
     }
 
     /// Whether each dataset of each version of `old` is the same here. Not so where those of `old` were never asked for.
@@ -175,13 +177,12 @@ impl Snapshot {
     /// Takes over from `old`, which it [`extends`](Self::extends), what needs not be read again.
     pub(crate) fn inherit(&self, old: &Self) {
         let complete = if old.file.is_complete() {
-            let all = old.history.iter().map(|(_, version)| version.key.clone());
-            Some(Arc::new(all.collect()))
+            Some(&old.history)
         } else {
-            old.complete_versions.get().cloned()
+            old.complete.get()
         };
         if let Some(complete) = complete {
-            self.complete_versions.get_or_init(|| complete);
+            self.complete.get_or_init(|| Arc::clone(complete));
         }
         let mut hash_tables = old
             .hash_tables
@@ -245,9 +246,9 @@ impl Snapshot {
             Some(sharing.class(class).origin)
         });
         let key = &self.history.version(origin.unwrap_or(version)).key;
-        self.complete_versions
+        self.complete
             .get()
-            .is_some_and(|complete| complete.contains(key))
+            .is_some_and(|complete| complete.by_key(key).is_some())
     }
 
     /// The versions.

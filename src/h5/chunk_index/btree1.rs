@@ -4,7 +4,10 @@
 //! the whole tree: so no node is visited twice, and the walk ends. Of a tree whose chunks are stacked along the first axis, the part that
 //! holds some cells can be read alone: an inner node says where each of its children begins.
 
+use std::iter;
 use std::ops::Range;
+use std::sync::mpsc;
+use std::thread;
 
 use super::table::Collector;
 use crate::h5::decoder::Decoder;
@@ -17,6 +20,12 @@ const HEADER_BYTES: usize = 4 + 1 + 1 + 2 + 8 + 8;
 const CHUNKS: u8 = 1;
 /// Entries of a full node of the usual order, so that nearly every node is one read.
 const USUAL_ENTRIES: usize = 64;
+/// From this many leaves on, another thread reads them for the one that decodes them, which takes as long; below, starting it would take longer
+/// than it saves.
+const READ_AHEAD_LEAVES: usize = 256;
+/// So many leaves are handed over at once, and so many times as many are read ahead at most.
+const HANDED_OVER: usize = 16;
+const HANDED_OVER_AHEAD: usize = 8;
 
 /// All cells that there are.
 pub(super) const ALL: Range<u64> = 0..u64::MAX;
@@ -44,7 +53,9 @@ pub(super) fn read(
         last_cell: None,
         buffer: Vec::new(),
     };
-    walk.node(root, None, found)?;
+    let mut leaves = Vec::new();
+    walk.node(root, None, &mut leaves, found)?;
+    walk.leaves(&leaves, found)?;
     match walk.levels.iter().find(|level| level.right.is_defined()) {
         Some(level) if ends_with_tree => {
             Err(damaged(level.address, "a sibling is not in the tree"))
@@ -72,15 +83,65 @@ struct Visited {
 }
 
 impl Walk<'_> {
-    /// Visits the node at `address` and all below it. `level` is what its parent demands; a root may have any.
+    /// Visits the node at `address`, and those below it but for the leaves, which are added to `leaves` in their order. `level` is what its
+    /// parent demands; a root may have any.
     fn node(
         &mut self,
         address: Address,
         level: Option<u8>,
+        leaves: &mut Vec<Address>,
         found: &mut Collector<'_>,
     ) -> Result<(), H5Error> {
-        let buffer = self.read_node(address)?;
-        let mut decoder = Decoder::new(&buffer, NODE, address);
+        let buffer = std::mem::take(&mut self.buffer);
+        let node = read_node(self.reader, address, self.entry_bytes, buffer)?;
+        let (own_level, children) = self.entries(address, level, &node, found)?;
+        self.buffer = node;
+        for child in children {
+            if own_level == 1 {
+                leaves.push(child);
+            } else {
+                self.node(child, Some(own_level - 1), leaves, found)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Visits leaves, which are not the root.
+    fn leaves(&mut self, leaves: &[Address], found: &mut Collector<'_>) -> Result<(), H5Error> {
+        if leaves.len() < READ_AHEAD_LEAVES {
+            return leaves
+                .iter()
+                .try_for_each(|&leaf| self.node(leaf, Some(0), &mut Vec::new(), found));
+        }
+        thread::scope(|scope| {
+            let (hand_over, nodes) = mpsc::sync_channel(HANDED_OVER_AHEAD);
+            let (reader, entry_bytes) = (self.reader.again(), self.entry_bytes);
+            scope.spawn(move || {
+                for part in leaves.chunks(HANDED_OVER) {
+                    let read = |&leaf| read_node(&reader, leaf, entry_bytes, Vec::new());
+                    let nodes: Vec<_> = part.iter().map(read).collect();
+                    // Behind damage, nobody takes them.
+                    if hand_over.send(nodes).is_err() {
+                        return;
+                    }
+                }
+            });
+            for (&leaf, node) in iter::zip(leaves, nodes.iter().flatten()) {
+                self.entries(leaf, Some(0), &node?, found)?;
+            }
+            Ok(())
+        })
+    }
+
+    /// Adds the chunks of a leaf; of an inner node, gives the children that are wanted. Each with the node's level.
+    fn entries(
+        &mut self,
+        address: Address,
+        level: Option<u8>,
+        node: &[u8],
+        found: &mut Collector<'_>,
+    ) -> Result<(u8, Vec<Address>), H5Error> {
+        let mut decoder = Decoder::new(node, NODE, address);
         decoder.signature(b"TREE")?;
         if decoder.u8()? != CHUNKS {
             return Err(decoder.damaged("it is not one of a chunk index"));
@@ -114,11 +175,8 @@ impl Walk<'_> {
             }
         }
         self.keep_wanted(&mut children);
-        self.buffer = buffer;
-        for (_, child) in children {
-            self.node(child, Some(own_level - 1), found)?;
-        }
-        Ok(())
+        let children = children.into_iter().map(|(_, child)| child).collect();
+        Ok((own_level, children))
     }
 
     /// Of the children of a node, each with the first cell of it, leaves those that may hold what is wanted.
@@ -171,25 +229,6 @@ impl Walk<'_> {
         }
     }
 
-    /// The node's header and entries. It goes past the reader's blocks: nodes lie far apart between the chunks that they index.
-    fn read_node(&mut self, address: Address) -> Result<Vec<u8>, H5Error> {
-        let mut buffer = std::mem::take(&mut self.buffer);
-        let offset = self.reader.file_offset(address, HEADER_BYTES as u64)?;
-        let usual = HEADER_BYTES + USUAL_ENTRIES * self.entry_bytes;
-        let in_file = self.reader.len_bytes() - address.0;
-        let len = usize::try_from(in_file).map_or(usual, |in_file| in_file.min(usual));
-        buffer.resize(len, 0);
-        self.reader.source().read_exact_at(&mut buffer, offset)?;
-        let entries = usize::from(u16::from_le_bytes([buffer[6], buffer[7]]));
-        let len = HEADER_BYTES + entries * self.entry_bytes;
-        if len > buffer.len() {
-            self.reader.file_offset(address, len as u64)?;
-            buffer.resize(len, 0);
-            self.reader.source().read_exact_at(&mut buffer, offset)?;
-        }
-        Ok(buffer)
-    }
-
     /// The node must follow the one visited before it on its level, as both say.
     fn check_siblings(
         &mut self,
@@ -215,6 +254,29 @@ impl Walk<'_> {
         *before = Visited { address, right };
         Ok(())
     }
+}
+
+/// A node's header and entries, in `buffer`. It goes past the reader's blocks: nodes lie far apart between the chunks that they index.
+fn read_node(
+    reader: &MetaReader,
+    address: Address,
+    entry_bytes: usize,
+    mut buffer: Vec<u8>,
+) -> Result<Vec<u8>, H5Error> {
+    let offset = reader.file_offset(address, HEADER_BYTES as u64)?;
+    let usual = HEADER_BYTES + USUAL_ENTRIES * entry_bytes;
+    let in_file = reader.len_bytes() - address.0;
+    let len = usize::try_from(in_file).map_or(usual, |in_file| in_file.min(usual));
+    buffer.resize(len, 0);
+    reader.source().read_exact_at(&mut buffer, offset)?;
+    let entries = usize::from(u16::from_le_bytes([buffer[6], buffer[7]]));
+    let len = HEADER_BYTES + entries * entry_bytes;
+    if len > buffer.len() {
+        reader.file_offset(address, len as u64)?;
+        buffer.resize(len, 0);
+        reader.source().read_exact_at(&mut buffer, offset)?;
+    }
+    Ok(buffer)
 }
 
 fn damaged(address: Address, what: &'static str) -> H5Error {

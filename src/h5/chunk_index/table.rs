@@ -1,5 +1,7 @@
 //! [`ChunkTable`]: the stored chunks of a dataset, by number.
 
+use std::iter;
+
 use crate::h5::{Address, H5Error, MetaReader, StoredChunk};
 
 const INDEX: &str = "chunk index";
@@ -12,15 +14,117 @@ pub struct ChunkTable {
     len_cells: u64,
     /// The cell of each chunk, ascending; empty where chunk `i` is cell `i`.
     cells: Vec<u64>,
-    chunks: Vec<StoredChunk>,
+    chunks: Chunks,
     stored_bytes: u64,
+}
+
+/// Stored chunks in some order. Those of a dataset without filters differ in nothing but where they are.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Chunks {
+    addresses: Vec<Address>,
+    forms: Forms,
+}
+
+/// Length and filter mask of chunks.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Forms {
+    Same(Form),
+    Each(Vec<Form>),
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+struct Form {
+    stored_bytes: u64,
+    filter_mask: u32,
+}
+
+impl Chunks {
+    const NONE: Self = Self {
+        addresses: Vec::new(),
+        forms: Forms::Same(Form {
+            stored_bytes: 0,
+            filter_mask: 0,
+        }),
+    };
+
+    fn len(&self) -> usize {
+        self.addresses.len()
+    }
+
+    fn get(&self, at: usize) -> Option<StoredChunk> {
+        let address = *self.addresses.get(at)?;
+        let form = match &self.forms {
+            Forms::Same(form) => form,
+            Forms::Each(forms) => forms.get(at)?,
+        };
+        Some(StoredChunk {
+            address,
+            stored_bytes: form.stored_bytes,
+            filter_mask: form.filter_mask,
+        })
+    }
+
+    fn iter(&self) -> impl Iterator<Item = StoredChunk> + '_ {
+        (0..self.len()).filter_map(|at| self.get(at))
+    }
+
+    #[inline]
+    fn push(&mut self, chunk: StoredChunk) {
+        let form = Form {
+            stored_bytes: chunk.stored_bytes,
+            filter_mask: chunk.filter_mask,
+        };
+        match &mut self.forms {
+            Forms::Same(same) if self.addresses.is_empty() => *same = form,
+            Forms::Same(same) if *same == form => {}
+            Forms::Same(same) => {
+                let mut forms = vec![*same; self.addresses.len()];
+                forms.push(form);
+                self.forms = Forms::Each(forms);
+            }
+            Forms::Each(forms) => forms.push(form),
+        }
+        self.addresses.push(chunk.address);
+    }
+
+    fn reserve(&mut self, more: usize) {
+        self.addresses.reserve_exact(more);
+        if let Forms::Each(forms) = &mut self.forms {
+            forms.reserve_exact(more);
+        }
+    }
+
+    fn shrink_to_fit(&mut self) {
+        self.addresses.shrink_to_fit();
+        if let Forms::Each(forms) = &mut self.forms {
+            forms.shrink_to_fit();
+        }
+    }
+
+    fn heap_bytes(&self) -> usize {
+        let forms = match &self.forms {
+            Forms::Same(_) => 0,
+            Forms::Each(forms) => size_of_val(forms.as_slice()),
+        };
+        size_of_val(self.addresses.as_slice()) + forms
+    }
+}
+
+impl FromIterator<StoredChunk> for Chunks {
+    fn from_iter<I: IntoIterator<Item = StoredChunk>>(chunks: I) -> Self {
+        let mut found = Self::NONE;
+        for chunk in chunks {
+            found.push(chunk);
+        }
+        found
+    }
 }
 
 impl ChunkTable {
     /// Where the chunk of `cell` is; `None` where it was never written, or there is no such cell.
     #[must_use]
     pub fn get(&self, cell: u64) -> Option<StoredChunk> {
-        self.chunks.get(self.position(cell)?).copied()
+        self.chunks.get(self.position(cell)?)
     }
 
     /// Which one of the stored chunks, in cell order, is that of `cell`.
@@ -74,9 +178,12 @@ impl ChunkTable {
     pub(super) fn extended(&self, more: Self) -> Result<Self, H5Error> {
         let in_order =
             |table: &Self| -> Vec<u64> { table.stored().map(|(cell, _)| cell).collect() };
+        let mut chunks = self.chunks.clone();
+        chunks.reserve(more.chunks.len());
+        more.chunks.iter().for_each(|chunk| chunks.push(chunk));
         let mut table = Self {
             cells: Vec::new(),
-            chunks: [&*self.chunks, &*more.chunks].concat(),
+            chunks,
             stored_bytes: self.stored_bytes.saturating_add(more.stored_bytes),
             ..more
         };
@@ -104,7 +211,7 @@ impl ChunkTable {
     pub fn heap_bytes(&self) -> usize {
         size_of_val(self.grid.as_slice())
             + size_of_val(self.cells.as_slice())
-            + size_of_val(self.chunks.as_slice())
+            + self.chunks.heap_bytes()
     }
 
     /// Every stored chunk with its cell, in cell order.
@@ -115,7 +222,7 @@ impl ChunkTable {
             0..0
         };
         let cells = self.cells.iter().copied().chain(implied);
-        cells.zip(self.chunks.iter().copied())
+        cells.zip(self.chunks.iter())
     }
 }
 
@@ -164,7 +271,7 @@ impl<'a> Collector<'a> {
                 grid,
                 len_cells,
                 cells: Vec::new(),
-                chunks: Vec::new(),
+                chunks: Chunks::NONE,
                 stored_bytes: 0,
             },
             chunk_bytes,
@@ -190,6 +297,7 @@ impl<'a> Collector<'a> {
     }
 
     /// Adds the chunk of `cell`, which the structure at `address` names.
+    #[inline]
     pub(super) fn add(
         &mut self,
         address: Address,
@@ -232,15 +340,14 @@ impl<'a> Collector<'a> {
         let mut table = self.table;
         if !table.cells.is_empty() {
             if !table.cells.is_sorted() {
-                let mut both: Vec<_> = table.cells.iter().zip(&table.chunks).collect();
-                both.sort_by_key(|(cell, _)| **cell);
-                (table.cells, table.chunks) = both.into_iter().unzip();
+                let mut both: Vec<_> = iter::zip(table.cells, table.chunks.iter()).collect();
+                both.sort_by_key(|(cell, _)| *cell);
+                table.cells = both.iter().map(|(cell, _)| *cell).collect();
+                table.chunks = both.into_iter().map(|(_, chunk)| chunk).collect();
             }
             if let Some(pair) = table.cells.windows(2).position(|two| two[0] == two[1]) {
-                return Err(damaged(
-                    table.chunks[pair].address,
-                    "a chunk is there twice",
-                ));
+                let address = table.chunks.addresses[pair];
+                return Err(damaged(address, "a chunk is there twice"));
             }
             if table.cells.iter().copied().eq(0..table.cells.len() as u64) {
                 table.cells = Vec::new();
@@ -257,13 +364,13 @@ impl<'a> Collector<'a> {
 }
 
 /// No two chunks share bytes. Chunks written one after the other, as nearly all are, need no sorting.
-fn check_apart(chunks: &[StoredChunk]) -> Result<(), H5Error> {
+fn check_apart(chunks: &Chunks) -> Result<(), H5Error> {
     let behind = |chunk: &StoredChunk| chunk.address.0.saturating_add(chunk.stored_bytes);
     let apart = |a: &StoredChunk, b: &StoredChunk| behind(a) <= b.address.0;
-    if chunks.is_sorted_by(apart) {
+    if chunks.iter().is_sorted_by(apart) {
         return Ok(());
     }
-    let mut by_address = chunks.to_vec();
+    let mut by_address: Vec<StoredChunk> = chunks.iter().collect();
     by_address.sort_unstable_by_key(|chunk| chunk.address);
     match by_address.windows(2).find(|two| !apart(&two[0], &two[1])) {
         Some(two) => Err(damaged(two[1].address, "two chunks share bytes")),

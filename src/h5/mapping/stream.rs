@@ -19,6 +19,16 @@ pub(super) trait Stretch {
     fn pass(&mut self, taken: usize) -> Result<bool, H5Error>;
 }
 
+impl<S: Stretch + ?Sized> Stretch for &mut S {
+    fn ahead(&self) -> &[u8] {
+        S::ahead(self)
+    }
+
+    fn pass(&mut self, taken: usize) -> Result<bool, H5Error> {
+        S::pass(self, taken)
+    }
+}
+
 /// A block in memory: nothing is to come.
 impl Stretch for &[u8] {
     fn ahead(&self) -> &[u8] {
@@ -77,22 +87,46 @@ impl Stretch for Pieces<'_> {
     }
 }
 
-/// The checksum of the `len_bytes` bytes at `start`.
-///
-/// # Errors
-/// What reading says.
-pub(super) fn checksum(
-    reader: &MetaReader,
-    start: Address,
-    len_bytes: u64,
-) -> Result<u32, H5Error> {
-    let mut sum = Lookup3::new(len_bytes);
-    let mut pieces = Pieces::open(reader, start, len_bytes)?;
-    loop {
-        let len = pieces.ahead().len();
+/// A block in the file, of which the checksum is made as it is read.
+#[derive(Debug)]
+pub(super) struct SummedPieces<'r> {
+    pieces: Pieces<'r>,
+    /// Of all that was read.
+    sum: Lookup3,
+}
+
+impl<'r> SummedPieces<'r> {
+    /// See [`Pieces::open`].
+    pub(super) fn open(
+        reader: &'r MetaReader,
+        start: Address,
+        len_bytes: u64,
+    ) -> Result<Self, H5Error> {
+        let pieces = Pieces::open(reader, start, len_bytes)?;
+        let mut sum = Lookup3::new(len_bytes);
         sum.update(pieces.ahead());
-        if !pieces.pass(len)? {
-            return Ok(sum.finish());
-        }
+        Ok(Self { pieces, sum })
+    }
+
+    /// Passes over all that lies ahead: the checksum of the block.
+    ///
+    /// # Errors
+    /// What reading says.
+    pub(super) fn finish(mut self) -> Result<u32, H5Error> {
+        while self.pass(self.ahead().len())? {}
+        Ok(self.sum.finish())
+    }
+}
+
+impl Stretch for SummedPieces<'_> {
+    fn ahead(&self) -> &[u8] {
+        self.pieces.ahead()
+    }
+
+    fn pass(&mut self, taken: usize) -> Result<bool, H5Error> {
+        let kept = self.ahead().len() - taken;
+        let goes_on = self.pieces.pass(taken)?;
+        self.sum.update(&self.pieces.ahead()[kept..]);
+        Ok(goes_on)
     }
 }

@@ -10,7 +10,7 @@ use crate::h5::testing::python;
 use crate::source::testing::journal_beside;
 use crate::store::description::{parse_chunk_shape, parse_datatype, parse_filters, parse_shape};
 use crate::store::{
-    AttributeChange, CommitFailure, Description, Sharing, StagedBytes, StagedReadError,
+    AttributeChange, CommitFailure, Description, History, Sharing, StagedBytes, StagedReadError,
     StoreOptions, WrittenDataset, time,
 };
 
@@ -417,20 +417,38 @@ fn assert_sharing_is_as_read(file: &VersionedFile) {
 fn assert_state_is_as_read(file: &VersionedFile) {
     let now = open(file.path());
     let (ours, read) = (file.look(), now.look());
-    let versions =
-        |snapshot: &Snapshot| format!("{:?}", snapshot.history().iter().collect::<Vec<_>>());
-    assert_eq!(versions(&ours), versions(&read));
+    // Indexes may differ: here they are in the order of the commits.
+    let described = |history: &History| {
+        let key = |index| history.version(index).key.clone();
+        let versions = history.iter().map(|(index, version)| {
+            let shown = history.by_shown_name(&version.shown_name);
+            assert_eq!(shown, Some(index));
+            let parent = version.parent.map(key);
+            (
+                version.key.clone(),
+                version.timestamp,
+                version.group,
+                parent,
+            )
+        });
+        let times = history.times().map(|(time, index)| (time, key(index)));
+        (
+            versions.collect::<Vec<_>>(),
+            times.collect::<Vec<_>>(),
+            history.current().map(key),
+            history.data_version(),
+        )
+    };
     let (history, read_history) = (ours.history(), read.history());
-    assert_eq!(history.current(), read_history.current());
-    assert_eq!(history.data_version(), read_history.data_version());
-    assert!(history.times().eq(read_history.times()));
+    assert_eq!(described(history), described(read_history));
     assert_eq!(ours.raw_places().found, read.raw_places().found);
-    for (index, _) in history.iter() {
+    for (index, version) in history.iter() {
+        let read_index = read_history.by_key(&version.key).unwrap();
         let tree = ours.tree(index).unwrap();
         for (child, _) in tree.datasets() {
             let path = &child.path;
             let own = file.own_dataset_in(&ours, index, path).unwrap();
-            let other = now.own_dataset_in(&read, index, path).unwrap();
+            let other = now.own_dataset_in(&read, read_index, path).unwrap();
             let map = |dataset: &Arc<Dataset>| {
                 let map = dataset.chunked()?.map();
                 Some((
@@ -442,8 +460,8 @@ fn assert_state_is_as_read(file: &VersionedFile) {
             assert_eq!(map(&own), map(&other), "{index:?} {}", path.escape_ascii());
             let entry_bytes = |dataset: &Arc<Dataset>| dataset.chunked()?.map().entry_bytes();
             assert!(entry_bytes(&own).is_none() || entry_bytes(&own) == entry_bytes(&other));
-            let raw = |snapshot: &Snapshot| snapshot.raw_data(index, path).unwrap().unwrap();
-            let (own, other) = (raw(&ours), raw(&read));
+            let raw = |snapshot: &Snapshot, index| snapshot.raw_data(index, path).unwrap().unwrap();
+            let (own, other) = (raw(&ours, index), raw(&read, read_index));
             let (hashes, read_hashes) = (own.hashes().unwrap(), other.hashes().unwrap());
             assert_eq!(hashes.chunks(), read_hashes.chunks());
             assert_eq!(hashes.rows, read_hashes.rows);
