@@ -38,6 +38,10 @@ install_packages() {
     command -v rsync >/dev/null || wanted+=(rsync)
     command -v h5dump >/dev/null || wanted+=(hdf5-tools)
     command -v ed >/dev/null || wanted+=(ed)
+    command -v jq >/dev/null || wanted+=(jq)
+    command -v borg >/dev/null || wanted+=(borgbackup)
+    command -v restic >/dev/null || wanted+=(restic)
+    command -v systemd-analyze >/dev/null || wanted+=(systemd)
     command -v vim >/dev/null || wanted+=(vim)
     { command -v cc && command -v c++ && command -v make; } >/dev/null || wanted+=(build-essential)
     local python

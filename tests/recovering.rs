@@ -62,7 +62,10 @@ fn interrupted(base: &Path, operations: usize) -> Option<Recorder> {
         errno: Errno::EIO,
     });
     let _ = mount.try_commit("r1");
-    mount.kill();
+    let mount_point = mount.kill();
+    run(Command::new("fusermount3")
+        .arg("-u")
+        .arg(mount_point.path()));
     (recorder.heal() > 0).then_some(recorder)
 }
 
@@ -136,8 +139,8 @@ fn read_only(file: &Path) -> Option<BTreeMap<String, Vec<u8>>> {
     }
 }
 
-/// Of a file half changed, or of one whose journal is whole and of which nothing is overwritten.
-fn journal_is_whole(folder: &Path) -> bool {
+/// Whether there is more of a journal than its head.
+fn journal_has_body(folder: &Path) -> bool {
     fs::metadata(folder.join(JOURNAL)).is_ok_and(|journal| journal.len() > HEAD_BYTES)
 }
 
@@ -156,15 +159,16 @@ fn a_commit_that_was_interrupted_anywhere_is_recovered() {
     let (mut seen_half_changed, mut operations) = (false, 0);
     while let Some(recorder) = interrupted(&base, operations) {
         let file = recorder.path().join(FILE);
-        let before = recorder.bytes(FILE);
         // Whoever cannot write sees the old versions or the new ones, or nothing; and changes nothing.
-        let seen = read_only(&file);
+        let copy = Copy::of(recorder.path());
+        let kept = copy.bytes();
+        let seen = read_only(&copy.file());
         let is_right = seen
             .as_ref()
             .is_none_or(|seen| *seen == old || *seen == new);
         assert!(is_right, "{operations}");
         seen_half_changed |= seen.is_none();
-        assert!(recorder.bytes(FILE) == before, "{operations}");
+        assert!(copy.bytes() == kept, "{operations}");
 
         let said = recovered(&file);
         kinds.insert(
@@ -178,7 +182,8 @@ fn a_commit_that_was_interrupted_anywhere_is_recovered() {
             assert!(recorder.bytes(FILE) == fs::read(&base).unwrap());
         }
         assert_eq!(recovered(&file), "nothing to recover");
-        let vfs = tree::open(&file, false).unwrap();
+        let copy = Copy::of(recorder.path());
+        let vfs = tree::open(&copy.file(), false).unwrap();
         let found = tree::datasets(&vfs, "versions");
         let staged = tree::datasets(&vfs, "staging");
         let status = tree::status(&vfs);
@@ -216,15 +221,19 @@ fn a_commit_that_was_interrupted_anywhere_is_recovered() {
 
 /// The first interruption that is as it is wanted.
 fn left(base: &Path, is_wanted: impl Fn(&Path) -> bool) -> Copy {
-    (0..)
-        .map(|operations| interrupted(base, operations).expect("there is such an interruption"))
-        .find(|recorder| is_wanted(recorder.path()))
-        .map(|recorder| Copy::of(recorder.path()))
-        .unwrap()
+    let mut operations = 0;
+    loop {
+        let recorder = interrupted(base, operations).expect("there is such an interruption");
+        let copy = Copy::of(recorder.path());
+        if is_wanted(copy.folder.path()) {
+            return copy;
+        }
+        operations += 1;
+    }
 }
 
 fn is_half_changed(folder: &Path) -> bool {
-    journal_is_whole(folder) && read_only(&folder.join(FILE)).is_none()
+    journal_has_body(folder) && read_only(&folder.join(FILE)).is_none()
 }
 
 #[test]
@@ -232,7 +241,7 @@ fn a_torn_journal_and_what_lies_past_the_end_are_removed() {
     let mut python = Interpreter::new();
     let base = first(&mut python);
     let whole = left(&base, |folder| {
-        journal_is_whole(folder)
+        journal_has_body(folder)
             && fs::read(folder.join(FILE))
                 .unwrap()
                 .starts_with(&fs::read(&base).unwrap()[..8])
@@ -356,7 +365,9 @@ fn what_cannot_be_written_to_is_not_recovered_and_shown_where_it_is_sound() {
 
     // Before the first byte is overwritten, it has the old versions.
     let untouched = left(&base, |folder| {
-        journal_is_whole(folder) && read_only(&folder.join(FILE)).is_some()
+        journal_has_body(folder)
+            && read_only(&folder.join(FILE)).is_some()
+            && recovered(&Copy::of(folder).file()).contains("is finished now")
     });
     let before = untouched.bytes();
     let mount = Mount::new(&untouched.file(), &["--read-only"]);

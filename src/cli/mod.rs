@@ -8,6 +8,7 @@ mod history;
 mod log;
 mod logging;
 mod mount;
+mod mount_helper;
 mod mount_options;
 mod recover;
 mod report;
@@ -62,8 +63,13 @@ enum Command {
 /// Runs the program: 0 done, 1 failed, 2 bad usage. A check that finds damage has failed; one that cannot be made is told apart by 2.
 #[must_use]
 pub fn run() -> ExitCode {
-    let cli = Cli::parse_from(with_implied_mount(std::env::args_os().collect()));
-    let done = match cli.command {
+    let arguments: Vec<OsString> = std::env::args_os().collect();
+    if mount_helper::is_meant(&arguments) {
+        let args = mount_helper::HelperArgs::parse_from(arguments);
+        return exit_code(mount_helper::run(args).map(|()| ExitCode::SUCCESS));
+    }
+    let cli = Cli::parse_from(with_implied_mount(arguments));
+    exit_code(match cli.command {
         Command::Mount(args) => mount::run(&args).map(|()| ExitCode::SUCCESS),
         Command::Umount(args) => umount::run(&args).map(|()| ExitCode::SUCCESS),
         Command::Recover(args) => recover::run(&args).map(|()| ExitCode::SUCCESS),
@@ -75,7 +81,11 @@ pub fn run() -> ExitCode {
         Command::Completions(args) => generate::completions(&args).map(|()| ExitCode::SUCCESS),
         Command::Man(args) => generate::man(&args).map(|()| ExitCode::SUCCESS),
         Command::Verify(args) => return verify::run(&args),
-    };
+    })
+}
+
+/// 0 or what a command says, or 1 and a line.
+fn exit_code(done: anyhow::Result<ExitCode>) -> ExitCode {
     match done {
         Ok(code) => code,
         Err(error) => {

@@ -70,6 +70,29 @@ Examples:
   vh5fs mount --create new.h5 /mnt
   mount -t fuse.vh5fs -o ro,allow_other data.h5 /mnt";
 
+impl MountArgs {
+    /// What mount(8) asks for: everything is in the options.
+    pub(super) fn by_mount_8(
+        file: PathBuf,
+        mountpoint: PathBuf,
+        options: Vec<MountOptionList>,
+    ) -> Self {
+        Self {
+            file,
+            mountpoint,
+            foreground: false,
+            read_only: false,
+            create: false,
+            allow_other: false,
+            verify: false,
+            threads: None,
+            cache_size: None,
+            options,
+            daemon: false,
+        }
+    }
+}
+
 /// What the arguments mean, checked.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Plan {

@@ -34,16 +34,25 @@ pub(super) enum MountOption {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct MountOptionList(pub(super) Vec<MountOption>);
 
+impl MountOptionList {
+    /// The options that are understood, as `mount -s` wants it.
+    pub(super) fn of_known(text: &str) -> Self {
+        Self(parse_each(text).filter_map(Result::ok).collect())
+    }
+}
+
 impl std::str::FromStr for MountOptionList {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let options = text
-            .split(',')
-            .filter(|option| !option.is_empty())
-            .map(parse_option);
-        Ok(Self(options.collect::<Result<_, _>>()?))
+        Ok(Self(parse_each(text).collect::<Result<_, _>>()?))
     }
+}
+
+fn parse_each(text: &str) -> impl Iterator<Item = Result<MountOption, String>> {
+    text.split(',')
+        .filter(|option| !option.is_empty())
+        .map(parse_option)
 }
 
 fn parse_option(option: &str) -> Result<MountOption, String> {

@@ -18,7 +18,7 @@ pub(crate) enum Control {
 }
 
 impl Control {
-    const ALL: [Self; 3] = [Self::Commit, Self::Status, Self::Reset];
+    pub(crate) const ALL: [Self; 3] = [Self::Commit, Self::Status, Self::Reset];
 
     /// The control file that `name` means in the root of `staging/`.
     pub(crate) fn of_name(name: &[u8]) -> Option<Self> {

@@ -347,6 +347,14 @@ fn parent(staging: Option<&Staging>, node: &Node) -> Result<Node, FsError> {
     })
 }
 
+/// The name of what is `steps` before the current version.
+pub(crate) fn current_name(steps: u64) -> Vec<u8> {
+    match steps {
+        0 => CURRENT.to_vec(),
+        steps => [CURRENT, format!("~{steps}").as_bytes()].concat(),
+    }
+}
+
 /// `current` is 0 steps back, `current~N` is N.
 fn parse_current(name: &[u8]) -> Option<u64> {
     let (name, steps) = steps_back(name)?;

@@ -1,6 +1,7 @@
 //! Inodes: what a number stands for, and numbers that stay the same across mounts.
 
 use std::collections::HashMap;
+use std::hash::{BuildHasher, RandomState};
 use std::sync::{Arc, PoisonError, RwLock};
 
 use sha2::{Digest, Sha256};
@@ -95,8 +96,9 @@ impl Node {
         }
     }
 
-    /// The number that the node has unless another one came first: the beginning of the SHA-256 of what identifies it.
-    fn preferred_ino(&self) -> Ino {
+    /// The number that the node has unless another one came first: the beginning of the SHA-256 of what identifies it. `mount` tells
+    /// apart what has one in this mount only.
+    fn preferred_ino(&self, mount: u64) -> Ino {
         let mut hash = Sha256::new();
         let mut add = |part: &[u8]| {
             hash.update((part.len() as u64).to_le_bytes());
@@ -140,10 +142,15 @@ impl Node {
                 add(&origin.timestamp_ns.to_le_bytes());
                 add(path);
             }
+            Self::StagedGroup(NodeId::ROOT) => {
+                add(b"staged");
+                add(&NodeId::ROOT.0.to_le_bytes());
+            }
             // The same file under every name that it is given, and in this mount only.
             Self::StagedGroup(id) | Self::StagedFile(id) => {
                 add(b"staged");
                 add(&id.0.to_le_bytes());
+                add(&mount.to_le_bytes());
             }
             Self::Control(control) => {
                 add(b"control");
@@ -168,6 +175,9 @@ impl Ino {
 #[derive(Debug)]
 pub(crate) struct InodeTable {
     known: RwLock<HashMap<Ino, (Node, u64)>>,
+    /// A number of this mount's own: a handle of a staged file that an earlier mount gave out is to lead nowhere, never to
+    /// another file.
+    mount: u64,
 }
 
 impl InodeTable {
@@ -175,6 +185,7 @@ impl InodeTable {
         let root = HashMap::from([(Ino::ROOT, (Node::Top(View::Raw), 1))]);
         Self {
             known: RwLock::new(root),
+            mount: RandomState::new().hash_one(std::process::id()),
         }
     }
 
@@ -190,13 +201,13 @@ impl InodeTable {
     /// The number of a node, without a lookup of it.
     pub(crate) fn ino(&self, node: &Node) -> Ino {
         let known = self.known.read().unwrap_or_else(PoisonError::into_inner);
-        probe(&known, node)
+        self.probe(&known, node)
     }
 
     /// The number of a node that the kernel is told of.
     pub(crate) fn look_up(&self, node: &Node) -> Ino {
         let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);
-        let ino = probe(&known, node);
+        let ino = self.probe(&known, node);
         known.entry(ino).or_insert_with(|| (node.clone(), 0)).1 += 1;
         ino
     }
@@ -210,6 +221,15 @@ impl InodeTable {
                 known.remove(&ino);
             }
         }
+    }
+
+    /// The first number from the preferred one on that is free or already the node's.
+    fn probe(&self, known: &HashMap<Ino, (Node, u64)>, node: &Node) -> Ino {
+        let mut ino = node.preferred_ino(self.mount);
+        while known.get(&ino).is_some_and(|(other, _)| other != node) {
+            ino = Ino((ino.0 + 1) & (u64::MAX >> 1)).after_reserved();
+        }
+        ino
     }
 
     /// From now on `ino` stands for `node`.
@@ -228,15 +248,6 @@ impl InodeTable {
             .map(|(&ino, (node, _))| (ino, node.clone()))
             .collect()
     }
-}
-
-/// The first number from the preferred one on that is free or already the node's.
-fn probe(known: &HashMap<Ino, (Node, u64)>, node: &Node) -> Ino {
-    let mut ino = node.preferred_ino();
-    while known.get(&ino).is_some_and(|(other, _)| other != node) {
-        ino = Ino((ino.0 + 1) & (u64::MAX >> 1)).after_reserved();
-    }
-    ino
 }
 
 #[cfg(test)]

@@ -10,6 +10,7 @@ mod handles;
 mod inode;
 mod news;
 mod orders;
+mod recall;
 mod rewritten;
 mod staged;
 mod stat;
@@ -31,6 +32,7 @@ use handles::{Handle, Handles};
 use inode::{InodeTable, Node, View};
 use news::Announcer;
 pub use news::News;
+use recall::Recall;
 pub use types::{
     Attr, AttrChange, Created, DirEntry, Entry, FsStat, HandleId, Ino, Kind, NewTime, Opened, Seek,
     Stale, VfsOptions,
@@ -56,6 +58,7 @@ pub struct Vfs {
     /// The next version; none where FILE cannot be written to or is not to be.
     staging: Option<Staging>,
     inodes: Arc<InodeTable>,
+    recall: Recall,
     handles: Arc<Handles>,
     announcer: Arc<Announcer>,
 }
@@ -102,6 +105,7 @@ impl Vfs {
             file,
             staging,
             inodes,
+            recall: Recall::default(),
             handles,
             announcer,
         })
@@ -133,8 +137,12 @@ impl Vfs {
     /// # Errors
     /// [`FsError::NotFound`], [`FsError::NameTooLong`], [`FsError::NotADirectory`], or what is wrong with the file.
     pub fn lookup(&self, parent: Ino, name: &OsStr) -> Result<Entry, FsError> {
-        let directory = self.inodes.node(parent)?;
         let name = name.as_bytes();
+        let directory = match self.inodes.node(parent) {
+            // By whoever came back with the number alone.
+            Err(FsError::Stale) if name == b"." => self.recalled(parent)?,
+            known => known?,
+        };
         if name.len() > NAME_MAX_BYTES {
             return Err(FsError::NameTooLong);
         }
@@ -151,6 +159,14 @@ impl Vfs {
         };
         self.inodes.look_up(&node);
         Ok(entry(&node, attr))
+    }
+
+    /// What a number stands for that the kernel has forgotten.
+    fn recalled(&self, ino: Ino) -> Result<Node, FsError> {
+        self.ask(|snapshot| {
+            self.recall
+                .node(snapshot, self.staging.as_ref(), &self.inodes, ino)
+        })
     }
 
     /// The kernel drops `count` lookups of `ino`.

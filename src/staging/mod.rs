@@ -174,6 +174,17 @@ impl Staging {
         })
     }
 
+    /// Everything but the root. Nothing where the state cannot be used.
+    #[must_use]
+    pub fn nodes(&self) -> Vec<(NodeId, StagedKind)> {
+        let nodes = self.read(|state| {
+            let ids = state.tree.objects().into_values();
+            ids.map(|id| Ok((id, state.tree.node(id)?.kind())))
+                .collect()
+        });
+        nodes.unwrap_or_default()
+    }
+
     /// The group that holds a node; the root holds itself.
     ///
     /// # Errors

@@ -9,6 +9,7 @@ use std::io::{self, Read, Write};
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread;
 
 use rustix::fs::{AtFlags, CWD, Dir, FlockOperation, Mode, OFlags, RenameFlags};
 use rustix::io::Errno;
@@ -20,6 +21,8 @@ use crate::source::JournalFolder;
 const LOCK: &str = "lock";
 /// The lock can be removed by its holder between opening and locking it; more often than that in a row is no accident.
 const LOCK_TRIES: usize = 100;
+/// A removed file of no more bytes takes no time to speak of to be freed.
+const SOON_FREE_BYTES: i64 = 8 << 20;
 /// How many names are tried for a folder that is set aside.
 const ASIDE_NAMES: u32 = 1000;
 
@@ -198,12 +201,22 @@ impl Sidecar {
         }
     }
 
-    /// Removes a file of it, if it is there.
+    /// Removes a file of it, if it is there. Nobody waits until the room of a long one is free.
     pub(super) fn remove(&self, name: &str) -> Result<(), StagingError> {
+        let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let opened = rustix::fs::openat(&self.directory, name, flags, Mode::empty());
+        let long = opened.ok().filter(|file| {
+            rustix::fs::fstat(file).is_ok_and(|stat| stat.st_size > SOON_FREE_BYTES)
+        });
         match rustix::fs::unlinkat(&self.directory, name, AtFlags::empty()) {
-            Ok(()) | Err(Errno::NOENT) => Ok(()),
-            Err(error) => Err(self.failed(name, error)),
+            Ok(()) | Err(Errno::NOENT) => {}
+            Err(error) => return Err(self.failed(name, error)),
         }
+        if let Some(long) = long {
+            // Where there is no thread to be had, it is closed here.
+            let _ = thread::Builder::new().spawn(move || drop(long));
+        }
+        Ok(())
     }
 
     /// Gives a file the name of another one, in its place.

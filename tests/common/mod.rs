@@ -246,6 +246,13 @@ impl Mount {
         kib * 1024
     }
 
+    /// How many bytes the daemon has answered to the kernel: data that was read, and some 100 bytes for anything else.
+    pub fn answered_bytes(&self) -> u64 {
+        let io = fs::read_to_string(format!("/proc/{}/io", self.pid())).unwrap();
+        let written = io.lines().find_map(|line| line.strip_prefix("wchar: "));
+        written.unwrap().parse().unwrap()
+    }
+
     /// Waits for the daemon's end and gives its exit code; `None` if a signal killed it.
     #[track_caller]
     pub fn wait(&mut self, deadline: Duration) -> Option<i32> {
@@ -255,6 +262,14 @@ impl Mount {
             status.is_some()
         });
         status.and_then(|status| status.code())
+    }
+
+    /// Unmounts, and gives back the directory for another mount.
+    #[track_caller]
+    pub fn unmount(mut self) -> MountPoint {
+        send(self.daemon.id(), Signal::TERM);
+        assert_eq!(self.wait(DEADLINE), Some(0));
+        std::mem::replace(&mut self.mount_point, MountPoint::new())
     }
 
     /// Kills the daemon, and leaves a dead mount behind.

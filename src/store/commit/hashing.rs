@@ -3,6 +3,7 @@
 use std::collections::{HashMap, HashSet};
 use std::ops::Range;
 use std::panic::resume_unwind;
+use std::sync::mpsc;
 use std::thread;
 
 use super::plan::Plan;
@@ -97,7 +98,7 @@ pub(super) fn hash_cells(plan: &Plan<'_>, threads: usize) -> Result<Hashed, Comm
 }
 
 /// Calls `each`, in `threads` threads, with the chunk of every one of `cells`, which are sorted, and `take` with what it gave, batch by batch
-/// in the order of `cells`.
+/// in the order of `cells`. While `take` has one batch, the next one is made.
 ///
 /// # Errors
 /// Those of `each` and `take`; [`CommitError::Staged`].
@@ -108,56 +109,100 @@ pub(super) fn for_each_batch<T: Send, E: From<CommitError>>(
     each: &OfChunk<'_, T>,
     take: &mut dyn FnMut(Vec<T>) -> Result<(), E>,
 ) -> Result<(), E> {
-    let threads = threads.max(1);
-    let chunks_in = |bytes: usize| bytes / plan.cells.chunk_bytes.max(1);
-    // One for each thread, unless they are large.
-    let at_once = chunks_in(BATCH_BYTES).max(threads.min(chunks_in(WINDOW_BYTES)));
-    let mut rest = cells;
-    while !rest.is_empty() {
-        let (run, span) = next_run(plan, rest);
-        let window = match span {
-            Some(span) => Some(Window::read(plan, span)?),
-            None => None,
-        };
-        let in_order = |cells: &[u64]| -> Result<Vec<T>, CommitError> {
-            let fill = plan.fill();
-            let mut chunk = vec![0; plan.cells.chunk_bytes];
-            cells
-                .iter()
-                .map(|&cell| {
-                    let mut read = |offset: u64, buffer: &mut [u8]| match &window {
-                        Some(window) => {
-                            window.copy(offset, buffer);
-                            Ok(())
-                        }
-                        None => read_staged(plan, offset, buffer),
-                    };
-                    plan.cells.read(cell, &fill, &mut chunk, &mut read)?;
-                    each(&chunk, cell)
-                })
-                .collect()
-        };
-        for batch in run.chunks(at_once.max(1)) {
-            let part = batch.len().div_ceil(threads);
-            // Not in the pool that decodes: who waits for a chunk there takes up other work, and would meet its own locks.
-            let found = thread::scope(|scope| {
-                let (first, others) = batch.split_at(part);
-                let running: Vec<_> = others
-                    .chunks(part)
-                    .map(|cells| scope.spawn(move || in_order(cells)))
-                    .collect();
-                let mut found = in_order(first)?;
-                for thread in running {
-                    let more = thread.join();
-                    found.extend(more.unwrap_or_else(|panic| resume_unwind(panic))?);
-                }
-                Ok::<_, CommitError>(found)
-            })?;
-            take(found)?;
-        }
-        rest = &rest[run.len()..];
+    let maker = BatchMaker {
+        plan,
+        threads: threads.max(1),
+        each,
+    };
+    if cells.len() <= maker.batch_len() {
+        let mut taken = Ok(());
+        maker.make_all(cells, &mut |found| {
+            taken = found.map_err(E::from).and_then(&mut *take);
+            taken.is_ok()
+        });
+        return taken;
     }
-    Ok(())
+    thread::scope(|scope| {
+        let (hand_over, batches) = mpsc::sync_channel(1);
+        let maker = &maker;
+        scope.spawn(move || maker.make_all(cells, &mut |found| hand_over.send(found).is_ok()));
+        batches.iter().try_for_each(|found| take(found?))
+    })
+}
+
+/// Makes something of chunks, a batch at a time.
+struct BatchMaker<'m, T> {
+    plan: &'m Plan<'m>,
+    threads: usize,
+    each: &'m OfChunk<'m, T>,
+}
+
+impl<T: Send> BatchMaker<'_, T> {
+    /// Chunks of a batch: one for each thread at least, unless they are large.
+    fn batch_len(&self) -> usize {
+        let chunks_in = |bytes: usize| bytes / self.plan.cells.chunk_bytes.max(1);
+        let one_each = self.threads.min(chunks_in(WINDOW_BYTES));
+        chunks_in(BATCH_BYTES).max(one_each).max(1)
+    }
+
+    /// Calls `take` with each batch, in the order of `cells`, until that says `false`, or with why there is none.
+    fn make_all(&self, cells: &[u64], take: &mut dyn FnMut(Result<Vec<T>, CommitError>) -> bool) {
+        let mut rest = cells;
+        while !rest.is_empty() {
+            let (run, span) = next_run(self.plan, rest);
+            rest = &rest[run.len()..];
+            let window = match span.map(|span| Window::read(self.plan, span)).transpose() {
+                Ok(window) => window,
+                Err(error) => {
+                    take(Err(error));
+                    return;
+                }
+            };
+            for batch in run.chunks(self.batch_len()) {
+                let found = self.make(batch, window.as_ref());
+                let is_last = found.is_err();
+                if !take(found) || is_last {
+                    return;
+                }
+            }
+        }
+    }
+
+    /// One batch, in all threads. Not in the pool that decodes: who waits for a chunk there takes up other work, and would meet its own locks.
+    fn make(&self, batch: &[u64], window: Option<&Window>) -> Result<Vec<T>, CommitError> {
+        let part = batch.len().div_ceil(self.threads);
+        thread::scope(|scope| {
+            let (first, others) = batch.split_at(part);
+            let running: Vec<_> = others
+                .chunks(part)
+                .map(|cells| scope.spawn(move || self.make_in_order(cells, window)))
+                .collect();
+            let mut found = self.make_in_order(first, window)?;
+            for thread in running {
+                let more = thread.join();
+                found.extend(more.unwrap_or_else(|panic| resume_unwind(panic))?);
+            }
+            Ok(found)
+        })
+    }
+
+    fn make_in_order(&self, cells: &[u64], window: Option<&Window>) -> Result<Vec<T>, CommitError> {
+        let fill = self.plan.fill();
+        let mut chunk = vec![0; self.plan.cells.chunk_bytes];
+        let mut read = |offset: u64, buffer: &mut [u8]| match window {
+            Some(window) => {
+                window.copy(offset, buffer);
+                Ok(())
+            }
+            None => read_staged(self.plan, offset, buffer),
+        };
+        let of_cell = |&cell: &u64| {
+            let cells = &self.plan.cells;
+            cells.read(cell, &fill, &mut chunk, &mut read)?;
+            (self.each)(&chunk, cell)
+        };
+        cells.iter().map(of_cell).collect()
+    }
 }
 
 /// The leading ones of `cells` that are read alike, and the part of the array to read at once for them, where that is better than

@@ -1,0 +1,187 @@
+//! What a number stands for that the kernel has forgotten, or that was given out by an earlier mount of the file.
+//!
+//! Whoever keeps handles instead of names, as a server of NFS does (`name_to_handle_at(2)`), comes back with nothing but the
+//! number; the kernel, where it has forgotten it, looks `.` up in it (`fuse_get_dentry` in the kernel's `fs/fuse/inode.c`).
+//!
+//! Numbers are hashes of what they stand for ([`Node`]), so a number is found by hashing all that is shown. That is done once for
+//! each state of the file, and only where somebody asks; 16 bytes are then kept for each inode that a version adds. What has no
+//! number of its own making is not found: names in `at/` that are not listed, what lies in `staging/` of another
+//! mount, and the rare number that was taken when its node was looked up first.
+
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+
+use super::control::Control;
+use super::inode::{InodeTable, Node, View};
+use super::{ChildKind, FsError, Ino, Snapshot, VersionIndex, directory, staged};
+use crate::staging::{NodeId, Staging};
+use crate::store::{StoreError, time};
+
+const VIEWS: [View; 3] = [View::Raw, View::Npy, View::Meta];
+
+/// Where to look for a number.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Place {
+    /// Above all versions.
+    Top,
+    /// In a version, and in no other before it.
+    Version(VersionIndex),
+}
+
+/// The numbers of one state of the file.
+#[derive(Debug)]
+struct Index {
+    of: Weak<Snapshot>,
+    /// Sorted.
+    places: Vec<(Ino, Place)>,
+}
+
+/// Finds nodes by their numbers.
+#[derive(Debug, Default)]
+pub(crate) struct Recall {
+    /// Of the state that was last asked for. Held while it is made: nobody makes it twice.
+    index: Mutex<Option<Index>>,
+}
+
+impl Recall {
+    /// The node whose number in `inodes` is `ino`.
+    ///
+    /// # Errors
+    /// [`FsError::Stale`] where there is none, or what is wrong with the file.
+    pub(crate) fn node(
+        &self,
+        snapshot: &Arc<Snapshot>,
+        staging: Option<&Staging>,
+        inodes: &InodeTable,
+        ino: Ino,
+    ) -> Result<Node, FsError> {
+        let is_meant = |node: &Node| inodes.ino(node) == ino;
+        match self.place(snapshot, inodes, ino)? {
+            Some(place) => nodes_in(snapshot, place)?.into_iter().find(is_meant),
+            None => staging.into_iter().flat_map(staged_nodes).find(is_meant),
+        }
+        .ok_or(FsError::Stale)
+    }
+
+    fn place(
+        &self,
+        snapshot: &Arc<Snapshot>,
+        inodes: &InodeTable,
+        ino: Ino,
+    ) -> Result<Option<Place>, StoreError> {
+        let mut index = self.index.lock().unwrap_or_else(PoisonError::into_inner);
+        let places = match &mut *index {
+            Some(Index { of, places }) if std::ptr::eq(of.as_ptr(), Arc::as_ptr(snapshot)) => {
+                places
+            }
+            other => {
+                let made = Index {
+                    of: Arc::downgrade(snapshot),
+                    places: all_places(snapshot, inodes)?,
+                };
+                &mut other.insert(made).places
+            }
+        };
+        let found = places.binary_search_by_key(&ino, |&(ino, _)| ino).ok();
+        Ok(found.map(|at| places[at].1))
+    }
+}
+
+/// The numbers of everything in a state of the file.
+fn all_places(snapshot: &Snapshot, inodes: &InodeTable) -> Result<Vec<(Ino, Place)>, StoreError> {
+    let versions = snapshot.history().iter();
+    let mut places = Vec::new();
+    for place in [Place::Top]
+        .into_iter()
+        .chain(versions.map(|(index, _)| Place::Version(index)))
+    {
+        match nodes_in(snapshot, place) {
+            Ok(nodes) => places.extend(nodes.iter().map(|node| (inodes.ino(node), place))),
+            Err(error @ StoreError::Unsettled { .. }) => return Err(error),
+            // Nothing in it can be listed or looked up either.
+            Err(error) => log::debug!("numbers of {place:?}: {error}"),
+        }
+    }
+    places.sort_unstable();
+    places.shrink_to_fit();
+    Ok(places)
+}
+
+fn nodes_in(snapshot: &Snapshot, place: Place) -> Result<Vec<Node>, StoreError> {
+    match place {
+        Place::Top => Ok(top_nodes(snapshot)),
+        Place::Version(version) => nodes_of_version(snapshot, version),
+    }
+}
+
+/// Everything that belongs to no version: the folders, and the links to versions.
+fn top_nodes(snapshot: &Snapshot) -> Vec<Node> {
+    let history = snapshot.history();
+    let mut nodes = vec![Node::At];
+    for view in VIEWS {
+        nodes.extend([Node::Top(view), Node::Versions(view)]);
+        // Not as many as a circle of parents in a damaged file has: each version is there once.
+        for steps in
+            (0..history.len() as u64).take_while(|&steps| history.before_current(steps).is_some())
+        {
+            nodes.push(Node::Current {
+                view,
+                steps,
+                name: directory::current_name(steps).into(),
+            });
+        }
+    }
+    nodes.extend(history.times().map(|(instant, _)| {
+        let name = time::shown(instant).into_bytes();
+        Node::Time(name.into())
+    }));
+    nodes
+}
+
+/// A version's groups, and the datasets whose content first appeared in it, in all views.
+fn nodes_of_version(snapshot: &Snapshot, index: VersionIndex) -> Result<Vec<Node>, StoreError> {
+    let version = &snapshot.history().version(index).key;
+    let tree = snapshot.tree(index)?;
+    let sharing = snapshot.sharing()?;
+    let mut nodes = Vec::new();
+    let mut add_group = |path: &Arc<[u8]>| {
+        nodes.extend(VIEWS.map(|view| Node::Group {
+            view,
+            version: version.clone(),
+            path: path.clone(),
+        }));
+        nodes.push(Node::About {
+            version: version.clone(),
+            path: path.clone(),
+        });
+    };
+    add_group(&Arc::from(&b""[..]));
+    for child in tree.objects() {
+        if matches!(child.kind, ChildKind::Group) {
+            add_group(&child.path);
+        }
+    }
+    let is_first = |path: &[u8]| {
+        sharing
+            .class_of(index, path)
+            .is_none_or(|class| sharing.class(class).origin == index)
+    };
+    for child in tree.objects() {
+        if !matches!(child.kind, ChildKind::Group) && is_first(&child.path) {
+            nodes.extend(VIEWS.map(|view| Node::Dataset {
+                view,
+                origin: version.clone(),
+                path: child.path.clone(),
+            }));
+        }
+    }
+    Ok(nodes)
+}
+
+/// Everything in `staging/`.
+fn staged_nodes(staging: &Staging) -> impl Iterator<Item = Node> {
+    let controls = Control::ALL.into_iter().map(Node::Control);
+    let objects = staging.nodes().into_iter();
+    controls
+        .chain([Node::StagedGroup(NodeId::ROOT)])
+        .chain(objects.map(|(id, kind)| staged::node(id, kind)))
+}
