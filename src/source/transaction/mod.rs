@@ -6,6 +6,8 @@
 //! moment leaves what [`recover`] makes the old file or the new one of.
 
 mod error;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzzing;
 mod held_back;
 mod journal;
 mod lock;
