@@ -183,13 +183,17 @@ impl Staging {
 
     /// Gives a dataset its overlay, if it has none yet. To be called with the gate held, so that it stays.
     fn stage(&self, node: NodeId, content: &Arc<Content>) -> Result<(), StagingError> {
-        let len_bytes = {
+        // Text has to be read for this, and hashes: not under the lock of all.
+        let (len_bytes, digest) = {
             let body = content.read();
             if body.overlay.is_some() {
                 return Ok(());
             }
-            // Text has to be read for this: not under the lock of all.
-            body.base.len_bytes()?
+            let digest = body.base.digest().unwrap_or_else(|error| {
+                log::debug!("what is edited cannot be told from another file's: {error}");
+                None
+            });
+            (body.base.len_bytes()?, digest)
         };
         self.change_state(|state| {
             let mut body = content.write();
@@ -202,6 +206,7 @@ impl Staging {
                     let edited = Change::Edit {
                         path,
                         overlay: overlay.number(),
+                        digest,
                     };
                     if let Err(error) = state.change(&self.path, &edited) {
                         overlay.discard();

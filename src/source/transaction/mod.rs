@@ -7,6 +7,8 @@
 
 mod early_sync;
 mod error;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzzing;
 mod held_back;
 mod journal;
 mod lock;
