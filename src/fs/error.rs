@@ -119,7 +119,9 @@ impl FsError {
     #[must_use]
     pub fn log_level(&self) -> Level {
         match self {
-            Self::Store(StoreError::VersionGone { .. }) => Level::Info,
+            Self::Store(StoreError::VersionGone { .. } | StoreError::ObjectGone { .. }) => {
+                Level::Info
+            }
             Self::Io(_) | Self::Store(_) => Level::Error,
             // Nobody but the log and `.status` can say more than the number.
             Self::Control(_) => Level::Warn,
@@ -148,7 +150,7 @@ impl FsError {
 
 fn store_errno(error: &StoreError) -> c_int {
     match error {
-        StoreError::VersionGone { .. } => libc::ESTALE,
+        StoreError::VersionGone { .. } | StoreError::ObjectGone { .. } => libc::ESTALE,
         StoreError::TooWide { .. } => libc::EFBIG,
         StoreError::Open { error, .. } => error.raw_os_error().unwrap_or(libc::EIO),
         StoreError::Filter {

@@ -23,6 +23,7 @@ use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 pub use changes::Place;
@@ -63,6 +64,8 @@ pub struct Vfs {
     recall: Recall,
     handles: Arc<Handles>,
     announcer: Arc<Announcer>,
+    /// Whether another program ever changed more of the file than it added.
+    is_rewritten: Arc<AtomicBool>,
 }
 
 impl Vfs {
@@ -84,12 +87,14 @@ impl Vfs {
         let inodes = Arc::new(InodeTable::new());
         let announcer: Arc<Announcer> = Arc::default();
         let handles: Arc<Handles> = Arc::default();
+        let is_rewritten: Arc<AtomicBool> = Arc::default();
         file.on_change(Box::new({
             let (inodes, announcer) = (inodes.clone(), announcer.clone());
-            let handles = handles.clone();
+            let (handles, is_rewritten) = (handles.clone(), is_rewritten.clone());
             move |file, old, new, extends| {
                 let mut stale = Vec::new();
                 if !extends {
+                    is_rewritten.store(true, Ordering::SeqCst);
                     stat::follow(&inodes, old, new);
                     stale = rewritten::names(&inodes);
                     rewritten::retire(&inodes, file, new, &handles.files());
@@ -110,6 +115,7 @@ impl Vfs {
             recall: Recall::default(),
             handles,
             announcer,
+            is_rewritten,
         })
     }
 
@@ -325,6 +331,13 @@ impl Vfs {
         let listing = self.listing(&node)?;
         let open = OpenDirectory::new(node, listing);
         Ok(self.handles.add(Handle::Directory(Arc::new(open))))
+    }
+
+    /// Whether what was listed of the directory `ino` before is what it contains now, and will be: to be asked after it was opened.
+    #[must_use]
+    pub fn lists_as_before(&self, ino: Ino) -> bool {
+        let is_in_version = matches!(self.inodes.node(ino), Ok(Node::Group { .. }));
+        is_in_version && !self.is_rewritten.load(Ordering::SeqCst)
     }
 
     fn listing(&self, node: &Node) -> Result<Listing, FsError> {

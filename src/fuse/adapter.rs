@@ -229,7 +229,15 @@ impl Filesystem for Adapter {
 
     fn opendir(&self, _req: &Request, ino: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {
         match call("opendir", || self.vfs.open_directory(ino_of(ino))) {
-            Ok(handle) => reply.opened(FileHandle(handle.0), FopenFlags::empty()),
+            Ok(handle) => {
+                // Without these flags, the kernel forgets at opening what it kept of a listing.
+                let flags = if self.vfs.lists_as_before(ino_of(ino)) {
+                    FopenFlags::FOPEN_CACHE_DIR | FopenFlags::FOPEN_KEEP_CACHE
+                } else {
+                    FopenFlags::empty()
+                };
+                reply.opened(FileHandle(handle.0), flags);
+            }
             Err(errno) => reply.error(errno),
         }
     }

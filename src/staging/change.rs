@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::store::VersionKey;
 
 /// What the log's records are written as; raised whenever their meaning changes.
-pub(super) const FORMAT: u32 = 1;
+pub(super) const FORMAT: u32 = 2;
 
 /// One record of the log.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -17,6 +17,16 @@ pub(super) const FORMAT: u32 = 1;
 pub(super) enum Record {
     /// The first record: what the changes are over.
     Begin(Begin),
+    /// What comes behind was written after another start of the machine.
+    Boot {
+        /// See [`boot`](super::boot).
+        boot: Option<String>,
+    },
+    /// The log was about to be synced, or had been.
+    Synced {
+        /// How much of the log was durable when this was written.
+        durable_bytes: u64,
+    },
     /// A change.
     #[serde(untagged)]
     Change(Change),
@@ -38,6 +48,8 @@ pub(super) struct Begin {
     pub(super) base: Option<BaseVersion>,
     /// Whether it was chosen, so that staging does not follow the current version.
     pub(super) pinned: bool,
+    /// The start of the machine in which this was written; see [`boot`](super::boot).
+    pub(super) boot: Option<String>,
 }
 
 /// A version, as a log names it.
@@ -106,6 +118,9 @@ pub(super) enum Change {
         #[serde(with = "escaped")]
         path: Vec<u8>,
         overlay: u64,
+        /// What the dataset is in the base, in hexadecimal digits, by which a file that only looks like the one that was edited is told from it;
+        /// `None` where the file does not hold what is needed for that.
+        digest: Option<String>,
     },
     /// A dataset or an empty group goes.
     Remove {
@@ -237,6 +252,16 @@ mod tests {
                     timestamp_ns: -1,
                 }),
                 pinned: true,
+                boot: Some("b".to_owned()),
+            }),
+            Record::Boot { boot: None },
+            Record::Synced {
+                durable_bytes: u64::MAX,
+            },
+            Record::Change(Change::Edit {
+                path: all.clone(),
+                overlay: 1,
+                digest: Some("00ff".to_owned()),
             }),
             Record::Change(Change::Rename {
                 from: all.clone(),

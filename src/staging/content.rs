@@ -1,5 +1,6 @@
 //! The bytes of one staged dataset: those of the base version, under an overlay once they are edited.
 
+use std::fmt::Write;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
@@ -75,6 +76,21 @@ impl Base {
 
     pub(super) fn len_bytes(&self) -> Result<u64, StoreError> {
         self.ask(0, Dataset::len_bytes)
+    }
+
+    /// What the dataset is, in hexadecimal digits; `None` for a new one.
+    ///
+    /// # Errors
+    /// What is wrong with the dataset, or with the hashes of its chunks.
+    pub(super) fn digest(&self) -> Result<Option<String>, StoreError> {
+        self.ask(None, |dataset| {
+            let bytes = dataset.fingerprint()?;
+            let mut digits = String::with_capacity(2 * bytes.len());
+            for byte in bytes {
+                write!(digits, "{byte:02x}").expect("writing to memory");
+            }
+            Ok(Some(digits))
+        })
     }
 
     pub(super) fn form(&self) -> Result<Form, StoreError> {

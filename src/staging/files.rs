@@ -202,28 +202,33 @@ impl Staging {
 
     /// Gives a dataset its overlay, if it has none yet. To be called with the gate held, so that it stays.
     pub(super) fn stage(&self, node: NodeId, content: &Arc<Content>) -> Result<(), StagingError> {
-        let len_bytes = {
+        // Text has to be read for this, and hashes: not under the lock of all.
+        let (len_bytes, digest) = {
             let body = content.read();
             if body.overlay.is_some() {
                 return Ok(());
             }
-            // Text has to be read for this: not under the lock of all.
-            body.base.len_bytes()?
+            let digest = body.base.digest().unwrap_or_else(|error| {
+                log::debug!("what is edited cannot be told from another file's: {error}");
+                None
+            });
+            (body.base.len_bytes()?, digest)
         };
         self.change_state(|state| {
             let mut body = content.write();
-            self.give_overlay(state, node, content, &mut body, len_bytes)
+            self.give_overlay(state, node, content, &mut body, (len_bytes, digest))
         })
     }
 
-    /// Gives a dataset of `len_bytes` its overlay, if it has none yet. `body` is that of `content`.
+    /// Gives a dataset its overlay over so many bytes of its base, if it has none yet; the digest tells which bytes these are. `body` is that of
+    /// `content`.
     pub(super) fn give_overlay(
         &self,
         state: &mut State,
         node: NodeId,
         content: &Arc<Content>,
         body: &mut Body,
-        len_bytes: u64,
+        (len_bytes, digest): (u64, Option<String>),
     ) -> Result<(), StagingError> {
         if body.overlay.is_some() {
             return Ok(());
@@ -234,6 +239,7 @@ impl Staging {
                 let edited = Change::Edit {
                     path,
                     overlay: overlay.number(),
+                    digest,
                 };
                 if let Err(error) = state.change(&self.path, &edited) {
                     overlay.discard();

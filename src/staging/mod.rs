@@ -8,6 +8,7 @@
 
 mod attributes;
 mod block_set;
+mod boot;
 mod change;
 mod change_log;
 mod commit;

@@ -64,6 +64,14 @@ pub enum StoreError {
         /// The version's name.
         version: Vec<u8>,
     },
+    /// A dataset or group is no longer in the version, which another program made anew under its name and time.
+    #[error("version {}: {} is no longer in it", .version.escape_ascii(), .object.escape_ascii())]
+    ObjectGone {
+        /// Name of the version.
+        version: Vec<u8>,
+        /// Path of the object below it.
+        object: Vec<u8>,
+    },
     /// A structure of a version or dataset is damaged or not supported.
     #[error("version {}, {}: {error}", version.escape_ascii(), shown_path(object))]
     Object {

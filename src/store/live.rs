@@ -319,7 +319,7 @@ impl VersionedFile {
     /// reader who is told.
     pub(crate) fn goes_on(&self, open: &OpenDataset, new: &Arc<Snapshot>) -> bool {
         let find = |version: &VersionKey| self.find_in(new, version, &open.path);
-        !matches!(successor(open, find), Err(StoreError::VersionGone { .. }))
+        !successor(open, find).is_err_and(|error| is_gone(&error))
     }
 
     fn find(&self, version: &VersionKey, path: &[u8]) -> Result<Found, StoreError> {
@@ -441,7 +441,7 @@ fn successor(
     versions.extend(old.snapshot.sharers(&old.version, &open.path));
     for version in &versions {
         let new = match find(version) {
-            Err(StoreError::VersionGone { .. }) => continue,
+            Err(error) if is_gone(&error) => continue,
             found => found?,
         };
         let file = |found: &Found| {
@@ -545,6 +545,13 @@ fn age(identity: &Identity) -> Option<Duration> {
         .ok()
         .map(Duration::from_nanos)?;
     now.checked_sub(written)
+}
+
+fn is_gone(error: &StoreError) -> bool {
+    matches!(
+        error,
+        StoreError::VersionGone { .. } | StoreError::ObjectGone { .. }
+    )
 }
 
 fn gone(version: &VersionKey) -> StoreError {

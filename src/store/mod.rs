@@ -15,6 +15,7 @@ mod dataset;
 mod elements;
 mod error;
 mod file_state;
+mod fingerprint;
 mod hash_table;
 mod history;
 mod literal;

@@ -478,10 +478,9 @@ impl Snapshot {
         version: VersionIndex,
         path: &[u8],
     ) -> Result<&'t Child, StoreError> {
-        tree.child(path).ok_or_else(|| StoreError::Inconsistent {
+        tree.child(path).ok_or_else(|| StoreError::ObjectGone {
             version: self.history.version(version).key.name.to_vec(),
-            dataset: path.to_vec(),
-            what: "it is not in that version",
+            object: path.to_vec(),
         })
     }
 

@@ -261,7 +261,7 @@ impl Staging {
             let outline = self.outline_of(state, file.node, &header)?;
             let mut body = file.content.write();
             // Until the header is logged, the log says that there is none: what was before is nobody's any more.
-            self.give_overlay(state, file.node, &file.content, &mut body, 0)?;
+            self.give_overlay(state, file.node, &file.content, &mut body, (0, None))?;
             body.edit()?.1.truncate(0)?;
             self.shape_as(state, file.node, outline)?;
             let draft = if header.needs_conversion() {

@@ -122,7 +122,7 @@ impl Tree {
                 };
                 applied.node = Some(self.add(path, NodeContent::Dataset(dataset), now)?);
             }
-            Change::Edit { path, overlay } => {
+            Change::Edit { path, overlay, .. } => {
                 let id = self.find(path)?;
                 if let NodeContent::Dataset(dataset) = &mut self.node_mut(id)?.content {
                     dataset.overlay = Some(*overlay);

@@ -16,7 +16,7 @@ fn change() -> impl Strategy<Value = Change> {
     prop_oneof![
         3 => path().prop_map(|path| Change::Mkdir { path }),
         3 => (path(), 0..9u64).prop_map(|(path, overlay)| Change::Create { path, overlay }),
-        1 => (path(), 0..9u64).prop_map(|(path, overlay)| Change::Edit { path, overlay }),
+        1 => (path(), 0..9u64).prop_map(|(path, overlay)| Change::Edit { path, overlay, digest: None }),
         2 => path().prop_map(|path| Change::Remove { path }),
         3 => (path(), path()).prop_map(|(from, to)| Change::Rename { from, to }),
         1 => (path(), path()).prop_map(|(from, to)| Change::Exchange { from, to }),
