@@ -11,7 +11,7 @@
 //!
 //! A file may be moved, copied back from a backup, repacked, or have versions added and removed, and what is staged stays good as long as the version is there
 //! that it is based on. So the version's name and time must be found, and each edited dataset must be there what it was when it was edited: not by its
-//! place, which those change, but by its type, shape and the hashes of its chunks. A file in which it is not, is another one with the same
+//! place, which those change, but by its type, shape and the hashes of its chunks ([`Dataset::fingerprint`](crate::store::Dataset)). A file in which it is not, is another one with the same
 //! names, and the sidecar is set aside.
 
 use std::collections::HashMap;
