@@ -87,6 +87,17 @@ pub(super) struct CommitBegun {
     pub(super) make_current: bool,
 }
 
+impl Change {
+    /// The overlay that it tells of.
+    pub(super) fn overlay(&self) -> Option<u64> {
+        match self {
+            Self::Create { overlay, .. } | Self::Edit { overlay, .. } => Some(*overlay),
+            Self::Npy { draft, .. } => *draft,
+            _ => None,
+        }
+    }
+}
+
 /// A change of the tree.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "op", rename_all = "snake_case")]
@@ -129,6 +140,17 @@ pub(super) enum Change {
         from: Vec<u8>,
         #[serde(with = "escaped")]
         to: Vec<u8>,
+    },
+    /// A dataset is written as a .npy file; or it is what its bytes and attributes say.
+    Npy {
+        #[serde(with = "escaped")]
+        path: Vec<u8>,
+        /// As much of its header as there is.
+        #[serde(with = "escaped_option")]
+        header: Option<Vec<u8>>,
+        /// The overlay of the data behind the header, where the dataset is yet to be made of it.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        draft: Option<u64>,
     },
     /// An attribute is set, or removed. Those that begin with `h5.` describe the array.
     Attribute {
@@ -254,6 +276,16 @@ mod tests {
                 path: b"a".to_vec(),
                 name: all.clone(),
                 value: None,
+            }),
+            Record::Change(Change::Npy {
+                path: b"a".to_vec(),
+                header: Some(all.clone()),
+                draft: Some(7),
+            }),
+            Record::Change(Change::Npy {
+                path: b"a".to_vec(),
+                header: None,
+                draft: None,
             }),
             Record::Commit(CommitBegun {
                 commit: BaseVersion {

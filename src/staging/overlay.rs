@@ -49,10 +49,10 @@ use std::time::SystemTime;
 use rustix::fs::FallocateFlags;
 use rustix::io::Errno;
 
-use super::StagingError;
 use super::block_set::{BlockSet, PAGE_BYTES};
 use super::open_files::{OverlayFile, Part};
 use super::sidecar::Sidecar;
+use super::{Allocate, StagingError};
 use crate::store::StoreError;
 
 /// Bytes of a block.
@@ -76,6 +76,22 @@ pub(super) trait BaseBytes {
 
     /// The first byte at `offset` or behind it that is data, or in a hole; `None` where there is none.
     fn seek(&self, offset: u64, for_hole: bool) -> Result<Option<u64>, StoreError>;
+}
+
+/// No bytes at all.
+#[derive(Debug)]
+pub(super) struct NoBase;
+
+impl BaseBytes for NoBase {
+    fn read_exact_at(&self, _offset: u64, buffer: &mut [u8]) -> Result<(), StoreError> {
+        // Nothing lies below a limit of 0.
+        buffer.fill(0);
+        Ok(())
+    }
+
+    fn seek(&self, _offset: u64, _for_hole: bool) -> Result<Option<u64>, StoreError> {
+        Ok(None)
+    }
 }
 
 /// The staged bytes of a dataset.
@@ -573,6 +589,30 @@ impl Overlay {
             self.unmark(len_bytes.div_ceil(BLOCK_BYTES)..u64::MAX)?;
         }
         Ok(())
+    }
+
+    /// `fallocate(2)`.
+    ///
+    /// # Errors
+    /// Those of [`Overlay::reserve`] and [`Overlay::punch`].
+    pub(super) fn allocate(
+        &mut self,
+        base: &dyn BaseBytes,
+        mode: Allocate,
+        range: &Range<u64>,
+    ) -> Result<(), StagingError> {
+        match mode {
+            Allocate::Extend => self.reserve(range, false),
+            Allocate::Reserve => self.reserve(range, true),
+            Allocate::PunchHole => self.punch(base, range),
+            Allocate::ZeroRange { keep_size } => {
+                self.punch(base, range)?;
+                if !keep_size && range.end > self.len_bytes {
+                    self.truncate(range.end)?;
+                }
+                Ok(())
+            }
+        }
     }
 
     /// Reserves room for a range, and makes the dataset long enough for it unless `keep_size`.

@@ -24,10 +24,11 @@ use super::boot::this_boot;
 use super::change::{BaseVersion, Begin, Change, FORMAT, Record};
 use super::change_log::{Log, Opened};
 use super::content::{Base, Content};
+use super::npy::Given;
 use super::overlay::{Overlay, Since, number_of};
 use super::recovery::{log_recovery, recover_in};
 use super::sidecar::Sidecar;
-use super::tree::{Applied, Tree};
+use super::tree::{Applied, DatasetNode, Tree};
 use super::{NodeId, StagingError};
 use crate::source::{Identity, LocalFile, Recovery};
 use crate::store::{Snapshot, StoreError, VersionKey, VersionTree, VersionedFile};
@@ -273,21 +274,42 @@ impl State {
         let mut numbers = Vec::new();
         for id in state.tree.datasets_within(NodeId::ROOT) {
             let node = state.tree.node(id)?;
-            let Some(number) = node.dataset().and_then(|dataset| dataset.overlay) else {
+            let Some(dataset) = node.dataset() else {
                 continue;
             };
-            numbers.push(number);
+            if dataset.overlay.is_none() && dataset.npy.is_none() {
+                continue;
+            }
+            numbers.extend(dataset.overlays());
             let base = Base::new(file, state.place_of(node.origin.as_ref()));
-            let (overlay, lost_blocks) = if reborn.contains(&number) {
-                let overlay = Overlay::create(&kept.sidecar, number, base.len_bytes()?)?;
-                (overlay, 1)
-            } else {
-                Overlay::open(&kept.sidecar, number, since)?
+            let mut all_lost_blocks = 0;
+            let mut open = |number, len_bytes: &dyn Fn() -> Result<u64, StoreError>| {
+                let (overlay, lost_blocks) = if reborn.contains(&number) {
+                    let overlay = Overlay::create(&kept.sidecar, number, len_bytes()?)?;
+                    (overlay, 1)
+                } else {
+                    Overlay::open(&kept.sidecar, number, since)?
+                };
+                all_lost_blocks += lost_blocks;
+                Ok::<_, StagingError>(overlay)
             };
-            if lost_blocks > 0 {
+            let overlay = match dataset.overlay {
+                Some(number) => Some(open(number, &|| base.len_bytes())?),
+                None => None,
+            };
+            let npy = match &dataset.npy {
+                Some(npy) => {
+                    let draft = npy.draft.map(|number| open(number, &|| Ok(0)));
+                    Some(Given::taken_up(npy.header.clone(), draft.transpose()?))
+                }
+                None => None,
+            };
+            if all_lost_blocks > 0 {
                 lost.push(state.tree.path(id, true)?);
             }
-            state.keep(id, Content::new(base, Some(overlay)));
+            let content = Content::new(base, overlay);
+            content.write().npy = npy;
+            state.keep(id, content);
         }
         remove_overlays(&kept.sidecar, |number| numbers.contains(&number))?;
         if !is_same_boot {
@@ -322,7 +344,7 @@ impl State {
         let now = SystemTime::now();
         for record in records {
             if let Record::Change(change) = record {
-                if let Change::Create { overlay, .. } | Change::Edit { overlay, .. } = change {
+                if let Some(overlay) = change.overlay() {
                     state.next_overlay = state.next_overlay.max(overlay.saturating_add(1));
                 }
                 if let Change::Edit {
@@ -375,10 +397,11 @@ impl State {
     fn unborn_overlays(&self, sidecar: &Arc<Sidecar>) -> Result<Vec<u64>, StagingError> {
         let mut unborn = Vec::new();
         for id in self.tree.datasets_within(NodeId::ROOT) {
-            if let Some(number) = self.tree.node(id)?.dataset().and_then(|node| node.overlay)
-                && Overlay::is_unborn(sidecar, number)?
-            {
-                unborn.push(number);
+            let dataset = self.tree.node(id)?.dataset();
+            for number in dataset.into_iter().flat_map(DatasetNode::overlays) {
+                if Overlay::is_unborn(sidecar, number)? {
+                    unborn.push(number);
+                }
             }
         }
         Ok(unborn)
@@ -480,7 +503,7 @@ impl State {
         }
         let node = self.tree.node(id)?;
         let dataset = node.dataset().ok_or(StagingError::IsADirectory)?;
-        if node.parent.is_none() || dataset.overlay.is_some() {
+        if node.parent.is_none() || dataset.overlay.is_some() || dataset.npy.is_some() {
             return Err(StagingError::Stale);
         }
         let base = Base::new(&self.file, self.place_of(node.origin.as_ref()));
@@ -526,10 +549,8 @@ impl State {
     /// Lets go of a dataset that was removed; its bytes stay as long as somebody has it open.
     fn remove(&mut self, id: NodeId) {
         let content = self.known_content(id);
-        if let Some(content) = &content
-            && let Some(overlay) = &mut content.write().overlay
-        {
-            overlay.discard();
+        if let Some(content) = &content {
+            content.write().discard();
         }
         let mut gone = Vec::new();
         {
@@ -608,15 +629,18 @@ impl State {
             };
             let loaded = self.contents().remove(&id).and_then(|slot| slot.staged);
             let mut body = content.write();
-            if let Some(overlay) = &mut body.overlay {
-                overlay.discard();
-            }
+            body.discard();
             match self.tree.node(id) {
                 Ok(node) if node.dataset().is_some() => {
                     body.base = Base::new(&self.file, self.place_of(node.origin.as_ref()));
-                    body.overlay = loaded
-                        .as_ref()
-                        .and_then(|loaded| loaded.write().overlay.take());
+                    (body.overlay, body.npy) = if let Some(loaded) = &loaded {
+                        let mut loaded = loaded.write();
+                        (loaded.overlay.take(), loaded.npy.take())
+                    } else {
+                        // Who has the .npy file open knows its header, and where data begins behind it.
+                        let npy = body.npy.take().filter(|_| content.is_open_as(true));
+                        (None, npy.and_then(Given::outliving))
+                    };
                 }
                 _ => {
                     if let Ok(node) = old_tree.node(id) {
@@ -688,8 +712,8 @@ fn record_of(records: &[Record], overlays: &[u64]) -> Option<usize> {
     records.iter().position(|record| {
         matches!(
             record,
-            Record::Change(Change::Create { overlay, .. } | Change::Edit { overlay, .. })
-                if overlays.contains(overlay)
+            Record::Change(change)
+                if change.overlay().is_some_and(|overlay| overlays.contains(&overlay))
         )
     })
 }
