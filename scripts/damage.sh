@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Looks at damaged files, ten thousand or as many as is said, and commits to every fourth: scripts/damage.sh [CASES]. The cases are the same in each
-# run; what is wrong is printed as it is found. Takes about an hour.
+# run, and CASES may be a range (5000..10000), for several runs to share them; what is wrong is printed as it is found. Takes about an hour.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 source scripts/setup.sh

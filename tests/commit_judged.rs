@@ -24,15 +24,6 @@ def first(path, libver="earliest"):
             group.create_dataset("text", data=np.array([f"row {n}" for n in range(40)], dtype=object), dtype=h5py.string_dtype(), chunks=(16,))
             group["x"].attrs["unit"] = "m"
         versions.close()
-
-def check(path, states=None):
-    """Nothing but what is in `states` may have changed, and the bookkeeping is right."""
-    found = library.states(path)
-    for name, state in (states or {}).items():
-        assert not library.differences(state, found[name], name), library.differences(state, found[name], name)
-    wrong = library.misplaced_hashes(path)
-    assert not wrong, wrong
-    return found
 "#;
 
 fn overwrite(path: &Path, first: u64, numbers: &[i32]) {
@@ -107,7 +98,7 @@ fn the_library_and_vh5fs_commit_in_turn() {
         let file = python.scratch().join("turns.h5");
         python.run(FIRST);
         python.run(&format!(
-            "path = {}; first(path, {libver:?}); states = check(path)",
+            "path = {}; first(path, {libver:?}); states = library.checked(path)",
             literal(&file)
         ));
         let mount = Mount::new(&file, &[]);
@@ -153,7 +144,7 @@ fn the_library_and_vh5fs_commit_in_turn() {
                 Path::new("versions").join(&name)
             );
             if number % 20 == 0 || number == COUNT {
-                python.run("states = check(path, states)");
+                python.run("states = library.checked(path, states)");
                 python.judge(&file, &mount);
             }
         }
@@ -189,7 +180,7 @@ fn three_versions(python: &mut Interpreter, file: &Path) -> Mount {
     fs::remove_file(mount.staging("deep/grid")).unwrap();
     fs::write(mount.staging("text"), "only\nthree\nlines\n").unwrap();
     mount.commit("r3");
-    python.run("states = check(path)");
+    python.run("states = library.checked(path)");
     mount
 }
 
@@ -211,9 +202,9 @@ with version(path, "p4") as group:
     group.create_dataset("deep/grid2", data=np.arange(6.0).reshape(2, 3), chunks=(2, 2))
 with version(path, "p5", prev_version="r1", make_current=False) as group:
     group["deep/grid"][0, 0] = 99
-states = check(path, states)
+states = library.checked(path, states)
 assert library.rebuilt_differences(path) == []
-states = check(path, states)
+states = library.checked(path, states)
 library.dump(path)
 "#,
     );
@@ -225,7 +216,7 @@ library.dump(path)
     mount.commit("r7");
     python.run(
         r#"
-states = check(path, states)
+states = library.checked(path, states)
 assert library.parents(path)["r7"] == "p5" and library.parents(path)["r6"] == "p4"
 with h5py.File(path) as file:
     versions = VersionedHDF5File(file)
@@ -248,7 +239,7 @@ deleted = {deleted:?}
 with h5py.File(path, "r+") as file:
     delete_versions(file, deleted)
 left = {{name: state for name, state in states.items() if name not in deleted}}
-states = check(path, left)
+states = library.checked(path, left)
 assert set(states) == set(left)
 assert library.rebuilt_differences(path) == []
 "#
@@ -261,7 +252,7 @@ assert library.rebuilt_differences(path) == []
         assert_eq!(current, Path::new("versions").join(newest));
         overwrite(&mount.staging("x"), 3, &[-4]);
         mount.commit("after");
-        python.run("states = check(path, states); assert library.rebuilt_differences(path) == []");
+        python.run("states = library.checked(path, states); assert library.rebuilt_differences(path) == []");
         python.judge(&file, &mount);
     }
 }
@@ -286,7 +277,7 @@ with h5py.File(path) as file:
             if isinstance(item, h5py.Dataset) and item.dtype != object:
                 before = np.frombuffer(state[place][2], "<i4" if place != "deep/grid" else ">f8").reshape(item.shape)
                 assert np.array_equal(item[()], before), (name, place)
-states = check(path)
+states = library.checked(path)
 "#,
     );
     // A double now, in other chunks.
@@ -300,7 +291,7 @@ states = check(path)
     mount.commit("after");
     python.run(
         r#"
-states = check(path, states)
+states = library.checked(path, states)
 with h5py.File(path) as file:
     versions = VersionedHDF5File(file)
     assert versions["after"]["x"][299] == 0.5 and versions["after"]["made/numbers"][2999] == -1
@@ -341,18 +332,18 @@ assert library.states(path) == {{}}
     mount.commit("r0");
     python.run(
         r#"
-states = check(path)
+states = library.checked(path)
 with version(path, "p1") as group:
     assert np.array_equal(group["first"][()], np.arange(10_000))
     group["first"][9999] = 1
-states = check(path, states)
+states = library.checked(path, states)
 assert library.rebuilt_differences(path) == []
 library.dump(path)
 "#,
     );
     overwrite(&mount.staging("first"), 0, &[5]);
     mount.commit("r2");
-    python.run("states = check(path, states)");
+    python.run("states = library.checked(path, states)");
     python.judge(&file, &mount);
 }
 

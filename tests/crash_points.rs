@@ -9,6 +9,8 @@ mod common;
 mod recorder;
 #[path = "common/staging.rs"]
 mod staging;
+#[path = "common/tree.rs"]
+mod tree;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsStr;
@@ -23,7 +25,7 @@ use common::{Interpreter, Mount, literal};
 use recorder::{Recorder, Unsynced};
 use sha2::{Digest, Sha256};
 use staging::{bytes_of, set};
-use vh5fs::fs::{Ino, Vfs, VfsOptions};
+use vh5fs::fs::{Ino, Vfs};
 
 const FILE: &str = "file.h5";
 /// Random subsets of each prefix.
@@ -117,56 +119,12 @@ fn replaced(mount: &Mount) {
 
 fn nothing(_: &Mount) {}
 
-/// Every dataset below `staging/`, and its bytes.
-fn staged(vfs: &Vfs) -> BTreeMap<String, Vec<u8>> {
-    let root = vfs.lookup(Ino::ROOT, OsStr::new("staging")).unwrap();
-    let mut found = BTreeMap::new();
-    let mut open = vec![(String::new(), root.attr.ino)];
-    while let Some((path, folder)) = open.pop() {
-        let handle = vfs.open_directory(folder).unwrap();
-        let mut names = Vec::new();
-        vfs.read_directory(handle, 0, &mut |entry| {
-            names.push(String::from_utf8(entry.name.clone()).unwrap());
-            true
-        })
-        .unwrap();
-        vfs.release(handle);
-        for name in names.into_iter().filter(|name| name != "." && name != "..") {
-            let entry = vfs.lookup(folder, OsStr::new(&name)).unwrap();
-            let path = format!("{path}{name}");
-            if entry.attr.kind == vh5fs::fs::Kind::Directory {
-                open.push((format!("{path}/"), entry.attr.ino));
-            } else {
-                found.insert(path, read(vfs, entry.attr.ino));
-            }
-        }
-    }
-    found
-}
-
-fn read(vfs: &Vfs, ino: Ino) -> Vec<u8> {
-    let handle = vfs.open_file(ino, libc::O_RDONLY).unwrap().handle;
-    let mut bytes = vec![0; 1 << 17];
-    let count = vfs.read_into(handle, 0, &mut bytes).unwrap();
-    vfs.release(handle);
-    bytes.truncate(count);
-    bytes
-}
-
-fn status(vfs: &Vfs) -> String {
-    let staging = vfs.lookup(Ino::ROOT, OsStr::new("staging")).unwrap();
-    let entry = vfs.lookup(staging.attr.ino, OsStr::new(".status")).unwrap();
-    String::from_utf8(read(vfs, entry.attr.ino)).unwrap()
-}
-
 fn mounted(file: &Path) -> Vfs {
-    let options = VfsOptions {
-        read_only: false,
-        cache_bytes: 1 << 20,
-        decode_threads: 1,
-        verify: false,
-    };
-    Vfs::open(file, &options).unwrap_or_else(|error| panic!("{}: {error}", file.display()))
+    tree::open(file, false).unwrap_or_else(|error| panic!("{}: {error}", file.display()))
+}
+
+fn staged(vfs: &Vfs) -> BTreeMap<String, Vec<u8>> {
+    tree::datasets(vfs, "staging")
 }
 
 /// A recovered file.
@@ -219,6 +177,39 @@ fn record(base: &Path, stage: Stage) -> Recording {
     }
 }
 
+/// Makes the log of staged changes that of a machine that was started anew since: the recording was made in this run of the one that looks at it.
+fn start_anew(sidecar: &Path) {
+    const KEY: &[u8] = br#""boot":""#;
+    for name in ["changes", "changes.new"] {
+        let path = sidecar.join(name);
+        let Ok(mut log) = fs::read(&path) else {
+            continue;
+        };
+        // Its first record: the length of its text, eight bytes of the SHA-256 of that, and the text.
+        let Some(length) = log.first_chunk() else {
+            continue;
+        };
+        let end = 12 + u32::from_le_bytes(*length) as usize;
+        let stored: [u8; 8] = log
+            .get(4..12)
+            .and_then(|sum| sum.try_into().ok())
+            .unwrap_or_default();
+        let Some(text) = log.get_mut(12..end) else {
+            continue;
+        };
+        if Sha256::digest(&*text)[..8] != stored {
+            continue;
+        }
+        let Some(at) = text.windows(KEY.len()).position(|found| found == KEY) else {
+            continue;
+        };
+        text[at + KEY.len()..][..8].copy_from_slice(b"formerly");
+        let checksum = Sha256::digest(&*text);
+        log[4..12].copy_from_slice(&checksum[..8]);
+        fs::write(&path, log).unwrap();
+    }
+}
+
 impl Recording {
     /// Every prefix from the beginning of the commit on, and some of staging.
     fn points(&self) -> Vec<(usize, Unsynced)> {
@@ -240,10 +231,11 @@ impl Recording {
     /// Recovers one by mounting it, and looks at what is staged.
     fn check(&self, position: usize, unsynced: Unsynced, folder: &Path) -> Point {
         self.recorder.crash(&self.ops, position, unsynced, folder);
+        start_anew(&folder.join(format!(".{FILE}.vh5fs")));
         let file = folder.join(FILE);
         let what = format!("{position} of {}, {unsynced:?}", self.ops.len());
         let vfs = mounted(&file);
-        let status = status(&vfs);
+        let status = tree::status(&vfs);
         assert!(!status.contains("set aside"), "{what}: {status}");
         let is_pristine = status.contains("Nothing is staged");
         let has_version = vfs

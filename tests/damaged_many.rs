@@ -1,7 +1,8 @@
 //! Damaged files by the thousand: no crash, no hang, no growth of memory, no wrong byte without an error where chunks are held against their hashes, and
 //! no commit that harms what is there.
 //!
-//! Few of them by default; `scripts/damage.sh` runs ten thousand. The cases are the same in each run. Each is looked at in a process of its own kind:
+//! Few of them by default; `scripts/damage.sh` runs ten thousand. The cases are the same in each run: a number or a range of numbers
+//! (`5000..10000`) in `VH5FS_DAMAGED_FILES` says which of them are looked at, so that several runs can share them. Each is looked at in a process of its own kind:
 //! a worker takes the cases one after the other, and where it dies, the case that it died of is reported, and another one goes on behind it.
 
 mod common;
@@ -14,14 +15,14 @@ use std::io::{BufRead, BufReader, Write};
 use std::ops::Range;
 use std::path::Path;
 use std::process::{Command, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use std::{env, fs, panic};
 
 use damage::{Bench, Found, Guard, Random, Sound, Tree, Watchdog, differences, open_as, walk};
 use vh5fs::fs::{AttrChange, FsError, Ino, NewTime, Vfs};
 
 /// How many cases are run where nobody says.
-const USUAL_CASES: usize = 150;
+const USUAL_CASES: Range<usize> = 0..150;
 /// No case may take longer.
 const CASE_LIMIT: Duration = Duration::from_secs(30);
 /// What a worker may take beyond what it has when it starts, in address space.
@@ -296,6 +297,7 @@ fn stage_and_commit(vfs: &Vfs) -> Result<(), FsError> {
 const RANGE: &str = "VH5FS_DAMAGED_RANGE";
 const FILES: &str = "VH5FS_DAMAGED_FOLDER";
 const BEGINS: &str = "@begins ";
+const ENDS: &str = "@ends ";
 const WRONG: &str = "@wrong ";
 
 /// Takes the cases of a range, one after the other.
@@ -303,8 +305,7 @@ const WRONG: &str = "@wrong ";
 #[ignore = "a worker of another test"]
 fn worker() {
     let range = env::var(RANGE).unwrap();
-    let (start, end) = range.split_once("..").unwrap();
-    let numbers: Range<usize> = start.parse().unwrap()..end.parse().unwrap();
+    let numbers = cases_of(&range);
     let files = Sound::load_all(Path::new(&env::var_os(FILES).unwrap()));
     let bench = Bench::new();
     let sound: Vec<Tree> = files
@@ -320,6 +321,7 @@ fn worker() {
         println!("\n{BEGINS}{name}");
         std::io::stdout().flush().unwrap();
         watchdog.begin(&name);
+        let begin = Instant::now();
         let found = panic::catch_unwind(|| {
             let mut found = complaints(&bench, &case, &sound[number % files.len()]);
             if number % COMMIT_STEP == 0 {
@@ -334,7 +336,9 @@ fn worker() {
         if number == numbers.start + WARM_CASES {
             warm_bytes = Some(kept_bytes);
         }
-        if warm_bytes.is_some_and(|warm| kept_bytes > warm + GROWTH_BYTES) {
+        let grown_bytes = warm_bytes.map_or(0, |warm| kept_bytes.saturating_sub(warm));
+        println!("\n{ENDS}{} {grown_bytes}", begin.elapsed().as_millis());
+        if grown_bytes > GROWTH_BYTES {
             println!("\n{WRONG}{name}: memory grew to {kept_bytes} bytes");
             return;
         }
@@ -342,15 +346,24 @@ fn worker() {
     watchdog.rest();
 }
 
-/// Runs workers until all cases were looked at; what was wrong.
-fn look_at_all(cases: usize, folder: &Path) -> (usize, Vec<String>) {
-    let mut wrong = Vec::new();
-    let mut seen = BTreeSet::new();
-    let mut next = 0;
-    while next < cases {
+/// What a run has seen.
+#[derive(Debug, Default)]
+struct Report {
+    seen: BTreeSet<usize>,
+    wrong: Vec<String>,
+    slowest_ms: u64,
+    /// The most that any worker kept beyond what it had when it was warm.
+    grown_bytes: u64,
+}
+
+/// Runs workers until all cases were looked at.
+fn look_at_all(cases: &Range<usize>, folder: &Path) -> Report {
+    let mut report = Report::default();
+    let mut next = cases.start;
+    while next < cases.end {
         let mut worker = Command::new(env::current_exe().unwrap())
             .args(["--exact", "worker", "--ignored", "--nocapture"])
-            .env(RANGE, format!("{next}..{cases}"))
+            .env(RANGE, format!("{next}..{}", cases.end))
             .env(FILES, folder)
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
@@ -362,17 +375,22 @@ fn look_at_all(cases: usize, folder: &Path) -> (usize, Vec<String>) {
             if let Some(case) = line.strip_prefix(BEGINS) {
                 case.clone_into(&mut last);
                 let number: usize = case.split(':').next().unwrap().parse().unwrap();
-                seen.insert(number);
+                report.seen.insert(number);
                 next = number + 1;
                 if number % 1000 == 999 {
                     eprintln!(
-                        "{next} of {cases} damaged files, {} complaints",
-                        wrong.len()
+                        "{next} of {} damaged files, {} complaints",
+                        cases.end,
+                        report.wrong.len()
                     );
                 }
+            } else if let Some(figures) = line.strip_prefix(ENDS) {
+                let (ms, bytes) = figures.split_once(' ').unwrap();
+                report.slowest_ms = report.slowest_ms.max(ms.parse().unwrap());
+                report.grown_bytes = report.grown_bytes.max(bytes.parse().unwrap());
             } else if let Some(what) = line.strip_prefix(WRONG) {
                 eprintln!("{what}");
-                wrong.push(what.to_owned());
+                report.wrong.push(what.to_owned());
             }
         }
         let status = worker.wait().unwrap();
@@ -380,23 +398,36 @@ fn look_at_all(cases: usize, folder: &Path) -> (usize, Vec<String>) {
             assert!(!last.is_empty(), "the worker did not begin: {status}");
             let what = format!("{last}: the process died or hung: {status}");
             eprintln!("{what}");
-            wrong.push(what);
+            report.wrong.push(what);
         }
     }
-    (seen.len(), wrong)
+    report
+}
+
+/// `10` is the first ten cases, `10..20` the next ten.
+fn cases_of(text: &str) -> Range<usize> {
+    let (start, end) = text.split_once("..").unwrap_or(("0", text));
+    start.parse().unwrap()..end.parse().unwrap()
 }
 
 #[test]
 fn no_damage_is_fatal_or_passes_for_data() {
-    let cases = env::var("VH5FS_DAMAGED_FILES").map_or(USUAL_CASES, |n| n.parse().unwrap());
+    let cases = env::var("VH5FS_DAMAGED_FILES").map_or(USUAL_CASES, |text| cases_of(&text));
     let folder = tempfile::tempdir().unwrap();
     Sound::write_all(folder.path());
-    let (seen, wrong) = look_at_all(cases, folder.path());
-    assert!(
-        wrong.is_empty(),
-        "{} complaints:\n{}",
-        wrong.len(),
-        wrong.join("\n")
+    let report = look_at_all(&cases, folder.path());
+    eprintln!(
+        "{} damaged files, {} complaints; the slowest took {} ms; memory grew by {} bytes at most",
+        report.seen.len(),
+        report.wrong.len(),
+        report.slowest_ms,
+        report.grown_bytes
     );
-    assert_eq!(seen, cases);
+    assert!(
+        report.wrong.is_empty(),
+        "{} complaints:\n{}",
+        report.wrong.len(),
+        report.wrong.join("\n")
+    );
+    assert_eq!(report.seen.len(), cases.len());
 }

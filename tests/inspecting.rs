@@ -189,6 +189,16 @@ fn a_mount_tells_and_commits_by_command() {
     assert_eq!(elsewhere.status.code(), Some(1));
 }
 
+#[test]
+fn a_commit_says_how_far_it_is() {
+    let folder = common::fast_folder();
+    let mount = Mount::new(&folder.path().join("file.h5"), &["--create"]);
+    let said = run(script("commit_progress.py")
+        .arg(env!("CARGO_BIN_EXE_vh5fs"))
+        .arg(mount.path()));
+    assert!(said.ends_with("chunks twice\n"), "{said}");
+}
+
 fn refused_commit(mount: &Mount, arguments: &[&str]) -> String {
     let output = vh5fs()
         .arg("commit")

@@ -26,14 +26,6 @@ def first(path):
     with version(path, "r0") as group:
         group.create_dataset("x", data=np.arange(4000, dtype="<i4"), chunks=(512,))
         group.create_dataset("text", data=np.array([f"row {n}" for n in range(40)], dtype=object), dtype=h5py.string_dtype(), chunks=(16,))
-
-def check(states):
-    """All versions that were there are as they were, and the bookkeeping is right."""
-    found = library.states(path)
-    for name, state in states.items():
-        assert name in found and not library.differences(state, found[name], name), name
-    assert library.misplaced_hashes(path) == []
-    return found
 "#;
 
 /// Kills a daemon while its tree is written to and committed. What became of the commit: it was not begun, was taken back, or is there.
@@ -112,7 +104,7 @@ impl Killed {
         } else {
             self.interrupted += 1;
         }
-        python.run("states = check(states)");
+        python.run("states = library.checked(path, states)");
         let versions = python.run("result = sorted(states)");
         assert_eq!(
             versions.as_array().unwrap().contains(&name.into()),
@@ -131,7 +123,7 @@ fn a_daemon_that_is_killed_at_any_moment() {
     for file in 0..ROUNDS / ROUNDS_OF_A_FILE {
         let path = folder.path().join(format!("{file}.h5"));
         python.run(&format!(
-            "path = {}; first(path); states = check({{}})",
+            "path = {}; first(path); states = library.checked(path)",
             literal(&path)
         ));
         let mut killed = Killed {
@@ -150,7 +142,7 @@ fn a_daemon_that_is_killed_at_any_moment() {
         }
         let mount = killed.mount.take().unwrap();
         mount.commit("last");
-        python.run("states = check(states)");
+        python.run("states = library.checked(path, states)");
         let x = &python.contents(&killed.file, "last")["x"];
         assert!(numbers_of(x) == killed.wanted);
         python.judge(&killed.file, &mount);

@@ -269,3 +269,15 @@ def _filters(file: h5py.File, place: str) -> set[int]:
         properties = file[name].id.get_create_plist()
         out |= {properties.get_filter(n)[0] for n in range(properties.get_nfilters())}
     return out
+
+
+def checked(path, before=None) -> dict[str, dict]:
+    """What a file holds, where the versions of `before` are as they were, and the bookkeeping is right."""
+    found = states(path)
+    for name, state in (before or {}).items():
+        assert name in found, f"{name} is gone"
+        wrong = differences(state, found[name], name)
+        assert not wrong, wrong
+    wrong = misplaced_hashes(path)
+    assert not wrong, wrong
+    return found

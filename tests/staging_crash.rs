@@ -24,21 +24,13 @@ def first(path, size=5000):
         group.create_dataset("deep/grid", data=np.arange(1200, dtype=">f8").reshape(40, 30), chunks=(16, 8), compression="gzip")
         group.create_dataset("text", data=np.array([f"row {n}" for n in range(40)], dtype=object), dtype=h5py.string_dtype(), chunks=(16,))
         group["deep"].attrs["note"] = "a group"
-
-def check(states):
-    """The bookkeeping is right, and versions that were there are as they were."""
-    found = library.states(path)
-    for name, state in states.items():
-        assert name in found and not library.differences(state, found[name], name), name
-    assert library.misplaced_hashes(path) == []
-    return found
 "#;
 
 fn start(python: &mut Interpreter, size: usize) -> PathBuf {
     let file = python.scratch().join("file.h5");
     python.run(FIRST);
     python.run(&format!(
-        "path = {}; first(path, {size}); states = check({{}})",
+        "path = {}; first(path, {size}); states = library.checked(path)",
         literal(&file)
     ));
     file
@@ -123,7 +115,7 @@ fn everything_staged_outlives_an_unmount_and_a_killed_daemon() {
     mount.commit("r1");
     python.run(
         r#"
-states = check(states)
+states = library.checked(path, states)
 with h5py.File(path) as file:
     group = VersionedHDF5File(file)["r1"]
     assert sorted(group) == ["moved", "new", "x"]
@@ -160,7 +152,8 @@ fn a_branch_outlives_a_killed_daemon() {
         [0, 6]
     );
     mount.commit("r2");
-    let parents = python.run("states = check(states); result = library.parents(path)");
+    let parents =
+        python.run("states = library.checked(path, states); result = library.parents(path)");
     assert_eq!(
         (&parents["r2"], &parents["r1"]),
         (&"r0".into(), &"r0".into())
@@ -215,7 +208,7 @@ fn a_daemon_that_is_killed_while_it_is_written_to() {
         if round % 2 == 0 {
             let name = format!("r{round}");
             mount.commit(&name);
-            python.run("states = check(states)");
+            python.run("states = library.checked(path, states)");
             assert!(python.contents(&file, &name)["x"] == found);
         }
     }
@@ -275,13 +268,13 @@ fn a_daemon_that_is_killed_while_it_commits() {
             staged == bytes_of(wanted.iter().copied()),
             "{name}: {is_there}, an edit is lost"
         );
-        python.run("states = check(states)");
+        python.run("states = library.checked(path, states)");
         if is_there {
             finished += 1;
         } else {
             unfinished += 1;
             mount.commit(&name);
-            python.run("states = check(states)");
+            python.run("states = library.checked(path, states)");
         }
         let parents = python.run("result = library.parents(path)");
         assert_eq!(parents[&name], format!("r{}", round - 1));
@@ -318,7 +311,7 @@ fn another_mount_takes_over_from_a_killed_daemon() {
     let mount = Mount::new(&file, &[]);
     assert_everything_is_staged(&mount);
     mount.commit("r1");
-    python.run("states = check(states)");
+    python.run("states = library.checked(path, states)");
 }
 
 /// Ends within seconds and keeps everything, also while a file in `staging/` is open.
@@ -362,7 +355,7 @@ fn a_base_that_vanished() {
         .write_all_at(&bytes_of([-9]), 0)
         .unwrap();
     mount.commit("r2");
-    python.run("states = check({'r0': states['r0']}); assert sorted(states) == ['r0', 'r2']");
+    python.run("states = library.checked(path, {'r0': states['r0']}); assert sorted(states) == ['r0', 'r2']");
     python.judge(&file, &mount);
 }
 
@@ -392,7 +385,8 @@ fn staging_follows_the_current_version() {
         [3, -1]
     );
     mount.commit("mine");
-    let parents = python.run("states = check(states); result = library.parents(path)");
+    let parents =
+        python.run("states = library.checked(path, states); result = library.parents(path)");
     assert_eq!(
         (&parents["mine"], &parents["r4"]),
         (&"r3".into(), &"r3".into())
@@ -427,7 +421,7 @@ fn open_files_go_on_after_a_commit() {
         assert_eq!(i32::from_le_bytes(bytes), number);
         gone.read_exact_at(&mut bytes, 0).unwrap();
         assert_eq!(bytes, [7; 4]);
-        python.run("states = check(states)");
+        python.run("states = library.checked(path, states)");
     }
     let mut wanted: Vec<i32> = (0..5000).collect();
     for number in 1..=4 {

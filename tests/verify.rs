@@ -484,9 +484,28 @@ fn what_cannot_be_opened_could_not_be_checked() {
         assert!(output.stdout.is_empty());
     }
     let (folder, _) = flipped();
-    for arguments in [["--version", "r9"], ["--dataset", "none"]] {
+    for arguments in [
+        ["--version", "r9"],
+        ["--version", "current~9"],
+        ["--dataset", "none"],
+    ] {
         assert_eq!(verify(&folder.join("sound.h5"), &arguments).0, 2);
     }
+    // Whatever else names a version.
+    let of = |version: &str| {
+        let output = vh5fs()
+            .args(["verify", "--version", version])
+            .arg(folder.join("sound.h5"))
+            .output()
+            .unwrap();
+        assert!(output.status.success());
+        String::from_utf8(output.stdout).unwrap()
+    };
+    assert!(of("r3").contains(" in 1 version, "));
+    for same in ["current", "versions/r3", "2999"] {
+        assert_eq!(of(same), of("r3"));
+    }
+    assert_eq!(of("r3~1"), of("r2"));
     let output = vh5fs()
         .arg("verify")
         .arg(folder.join("sound.h5"))

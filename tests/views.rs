@@ -177,10 +177,6 @@ fn views_are_read_only() {
         let open = fs::OpenOptions::new().write(true).open(folder.join(file));
         assert_errno(open, Errno::ROFS);
         assert_errno(
-            fs::metadata(mount.path().join(view).join("staging")),
-            Errno::NOENT,
-        );
-        assert_errno(
             fs::metadata(mount.path().join(view).join("at")),
             Errno::NOENT,
         );

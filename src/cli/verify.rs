@@ -1,6 +1,5 @@
 //! `vh5fs verify`
 
-use std::io::{self, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -9,6 +8,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::{Value, json};
 
 use super::mount_options::parse_threads;
+use super::report::{self, counted};
 use super::{default_threads, logging, one_line};
 use crate::store::verify::{Fact, Finding, VerifyOptions, VerifyReport, verify};
 
@@ -23,8 +23,8 @@ const NOT_CHECKED: u8 = 2;
 pub(super) struct VerifyArgs {
     /// The versioned HDF5 file
     file: PathBuf,
-    /// Check this version alone
-    #[arg(long, value_name = "NAME")]
+    /// Check this version alone: its name, `NAME~N` for the N-th before it, `current`, or a time
+    #[arg(long, value_name = "VERSION")]
     version: Option<String>,
     /// Check the dataset of this path alone
     #[arg(long, value_name = "PATH")]
@@ -70,18 +70,14 @@ fn check(args: &VerifyArgs) -> anyhow::Result<u8> {
     )?);
     let checked = verify(&args.file, &options, &|bytes| bar.inc(bytes));
     bar.finish_and_clear();
-    let report = checked?;
+    let found = checked?;
     let text = if args.json {
-        as_json(args, &report).to_string() + "\n"
+        as_json(args, &found).to_string() + "\n"
     } else {
-        as_text(args, &report)
+        as_text(args, &found)
     };
-    match io::stdout().lock().write_all(text.as_bytes()) {
-        // Who reads no further has seen enough.
-        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => return Err(error.into()),
-        _ => {}
-    }
-    Ok(if report.damages == 0 { SOUND } else { DAMAGED })
+    report::print(|output| output.write_all(text.as_bytes()))?;
+    Ok(if found.damages == 0 { SOUND } else { DAMAGED })
 }
 
 fn as_text(args: &VerifyArgs, report: &VerifyReport) -> String {
@@ -114,11 +110,6 @@ fn as_text(args: &VerifyArgs, report: &VerifyReport) -> String {
         counted(report.chunks_right, "stored chunk"),
     ));
     lines.join("\n") + "\n"
-}
-
-fn counted(count: u64, what: &str) -> String {
-    let plural = if count == 1 { "" } else { "s" };
-    format!("{count} {what}{plural}")
 }
 
 fn severity(finding: &Finding) -> &'static str {

@@ -59,6 +59,14 @@ pub enum CodecError {
         /// What came out.
         got_bytes: usize,
     },
+    /// Fewer bytes than the filters can make so much of, or another number where nothing was done to a chunk.
+    #[error("{stored_bytes} stored bytes cannot be a chunk of {chunk_bytes}")]
+    StoredLength {
+        /// How many are stored.
+        stored_bytes: u64,
+        /// The chunk's length.
+        chunk_bytes: u64,
+    },
     /// The caller's buffer is not one chunk long.
     #[error("a buffer of {got_bytes} bytes for a chunk of {want_bytes}")]
     BufferLength {

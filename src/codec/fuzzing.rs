@@ -34,6 +34,8 @@ fn check(specs: &[FilterSpec], mut input: Input<'_>) {
         .decode_into(stored, mask, &mut decoded, &mut scratch)
         .is_ok()
     {
+        let is_fair = pipeline.check_stored(stored.len() as u64, mask);
+        is_fair.expect("what can be decoded is not refused");
         encode_and_decode(&pipeline, specs, &decoded, &mut scratch);
     }
     let mut raw = stored.to_vec();
@@ -47,6 +49,8 @@ fn encode_and_decode(pipeline: &Pipeline, specs: &[FilterSpec], raw: &[u8], scra
         Err(CodecError::BufferLength { .. }) => panic!("it is one chunk long"),
         Err(_) => return,
     };
+    let is_fair = pipeline.check_stored(stored.len() as u64, mask);
+    is_fair.expect("what was encoded is not refused");
     let mut again = vec![0; raw.len()];
     let decoded = pipeline.decode_into(&stored, mask, &mut again, scratch);
     decoded.expect("what was encoded is decoded");

@@ -162,6 +162,31 @@ impl Pipeline {
         self.chunk_bytes
     }
 
+    /// Holds that `stored_bytes` bytes, through which the filters went that `filter_mask` leaves, can be a chunk: to be asked before room for one is made.
+    ///
+    /// # Errors
+    /// [`CodecError::StoredLength`].
+    pub fn check_stored(&self, stored_bytes: u64, filter_mask: u32) -> Result<(), CodecError> {
+        let active = self.active(filter_mask);
+        let chunk_bytes = self.chunk_bytes as u64;
+        let is_fair = if active.is_empty() {
+            stored_bytes == chunk_bytes
+        } else {
+            // Nothing can be said of a pipeline of which nothing can be said of one filter.
+            let most = active.iter().try_fold(stored_bytes, |bytes, (step, _)| {
+                Some(bytes.saturating_mul(step.kind.best_ratio()?))
+            });
+            most.is_none_or(|most| most >= chunk_bytes)
+        };
+        if is_fair {
+            return Ok(());
+        }
+        Err(CodecError::StoredLength {
+            stored_bytes,
+            chunk_bytes,
+        })
+    }
+
     /// Decodes `stored` into `out`, which is exactly one chunk long. Filters whose bit in `filter_mask` is set are skipped.
     ///
     /// # Errors
@@ -319,6 +344,26 @@ impl Kind {
         }
     }
 
+    /// At most how many bytes one stored byte becomes; `None` where the filter stores one element for however many that are equal.
+    fn best_ratio(&self) -> Option<u64> {
+        match self {
+            Self::Shuffle { .. } | Self::Fletcher32 => Some(1),
+            // 258 bytes in 2 bits (RFC 1951).
+            Self::Gzip { .. } => Some(1032),
+            // 264 bytes in 3.
+            Self::Lzf => Some(88),
+            // 255 in each further byte of a length.
+            Self::Lz4 { .. } => Some(255),
+            // A block of 128 KiB in its header and one byte (RFC 8878); other formats that these can hold make less of a byte.
+            Self::Zstd { .. } | Self::Bitshuffle(_) => Some(1 << 15),
+            // 45.9 million equal bytes are a block, which takes more than 22.
+            Self::Bzip2 { .. } => Some(1 << 21),
+            // 64 blocks of 32 samples of 4 bytes in less than a byte.
+            Self::Szip(_) => Some(1 << 14),
+            Self::Nbit(_) | Self::ScaleOffset(_) | Self::Blosc(_) | Self::Blosc2(_) => None,
+        }
+    }
+
     /// Decodes `input` into the front of `output`, and gives the number of bytes written.
     fn decode(
         &self,
@@ -393,10 +438,11 @@ fn low_half(value: u64) -> u32 {
     u32::from_le_bytes([a, b, c, d])
 }
 
-/// The first `len` bytes of a buffer that only grows.
+/// The first `len` bytes of a buffer that only grows; what was in it is gone then. Memory is taken as it is written to.
 fn grown(buffer: &mut Vec<u8>, len: usize) -> &mut [u8] {
     if buffer.len() < len {
-        buffer.resize(len, 0);
+        *buffer = Vec::new();
+        *buffer = vec![0; len];
     }
     &mut buffer[..len]
 }

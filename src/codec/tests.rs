@@ -302,3 +302,55 @@ fn a_mandatory_filter_that_does_not_shrink_is_an_error() {
         Err(CodecError::DoesNotShrink { filter: "lzf" })
     );
 }
+
+#[test]
+fn what_cannot_become_a_chunk_is_refused_before_there_is_room_for_it() {
+    let pipeline = |ids: &[u16]| {
+        let specs: Vec<FilterSpec> = ids
+            .iter()
+            .map(|&id| FilterSpec {
+                id,
+                parameters: Vec::new(),
+                flags: 0,
+            })
+            .collect();
+        Pipeline::new(&specs, 4, 1 << 30).unwrap()
+    };
+    let refused = |pipeline: &Pipeline, stored_bytes, mask| {
+        matches!(
+            pipeline.check_stored(stored_bytes, mask),
+            Err(CodecError::StoredLength { .. })
+        )
+    };
+    let plain = pipeline(&[]);
+    assert!(refused(&plain, (1 << 30) - 1, 0) && refused(&plain, (1 << 30) + 1, 0));
+    assert!(!refused(&plain, 1 << 30, 0));
+    let gzip = pipeline(&[2, 1, 3]);
+    assert!(refused(&gzip, 1_000_000, 0));
+    assert!(!refused(&gzip, 1_100_000, 0));
+    // Without gzip, and without any filter.
+    assert!(refused(&gzip, 1_100_000, 0b010));
+    assert!(refused(&gzip, (1 << 30) + 4, 0b111));
+    assert!(!refused(&gzip, 1 << 30, 0b111));
+}
+
+/// The longest runs that there are.
+#[test]
+fn equal_bytes_are_not_refused_however_well_they_compress() {
+    let raw = vec![7; 8 << 20];
+    for id in [1, 307, 32000, 32001, 32004, 32015, 32026] {
+        let spec = FilterSpec {
+            id,
+            parameters: Vec::new(),
+            flags: 0,
+        };
+        let pipeline = Pipeline::new(&[spec], 1, raw.len()).unwrap();
+        let mut scratch = Scratch::default();
+        let (stored, mask) = match pipeline.encode(&raw, &mut scratch) {
+            Ok(stored) => stored,
+            Err(CodecError::EncodeUnsupported { .. }) => continue,
+            Err(error) => panic!("{id}: {error}"),
+        };
+        pipeline.check_stored(stored.len() as u64, mask).unwrap();
+    }
+}

@@ -4,11 +4,12 @@
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
+use std::sync::Arc;
 
-use super::inode::Node;
+use super::inode::{Node, View};
 use super::{
-    Attr, AttrChange, Created, Entry, FsError, Handle, HandleId, Ino, Kind, Vfs, entry, staged,
-    user_attribute,
+    Attr, AttrChange, Created, Entry, FsError, Handle, HandleId, Ino, Kind, Opened, Vfs, entry,
+    staged, user_attribute,
 };
 use crate::staging::{Allocate, NodeId, RenameMode, SetMode};
 
@@ -18,6 +19,8 @@ const COPY_MAX_BYTES: u64 = 64 << 20;
 /// How much of it is in memory at a time.
 const COPY_STEP_BYTES: usize = 1 << 20;
 
+/// What describes an array begins with this.
+const STRUCTURAL: &[u8] = b"h5.";
 /// The attribute that sets a file's length.
 const SHAPE: &[u8] = b"h5.shape";
 
@@ -37,12 +40,16 @@ impl Vfs {
         change: AttrChange,
     ) -> Result<(Attr, std::time::Duration), FsError> {
         match self.inodes.node(ino)? {
-            Node::StagedFile(id) => {
+            Node::StagedFile(view, id) => {
                 if let Some(size_bytes) = change.size_bytes {
-                    self.staging()?.truncate(id, size_bytes)?;
+                    match view {
+                        View::Npy => self.staging()?.truncate_npy(id, size_bytes)?,
+                        View::Raw | View::Meta => self.staging()?.truncate(id, size_bytes)?,
+                    }
+                    self.changed_as(view, id);
                 }
             }
-            Node::StagedGroup(_) => {
+            Node::StagedGroup(..) => {
                 if change.size_bytes.is_some() {
                     return Err(FsError::IsADirectory);
                 }
@@ -58,14 +65,19 @@ impl Vfs {
     /// # Errors
     /// [`FsError::NotPermitted`] for anything but a regular file, otherwise as for [`Vfs::create`].
     pub fn mknod(&self, parent: Ino, name: &OsStr, mode: u32) -> Result<Entry, FsError> {
-        let group = self.staged_group(parent)?;
+        let (view, group) = self.staged_group(parent)?;
         let kind = mode & libc::S_IFMT;
         if kind != libc::S_IFREG && kind != 0 {
             return Err(FsError::NotPermitted);
         }
-        let name = free_name(group, name)?;
-        let id = self.staging()?.create(group, name)?;
-        self.new_entry(&Node::StagedFile(id))
+        let staging = self.staging()?;
+        let id = if view == View::Npy {
+            let name = self.free_npy_name(group, name)?;
+            staging.create_npy(group, name)?.node()
+        } else {
+            staging.create(group, free_name(group, name)?)?
+        };
+        self.new_entry(&Node::StagedFile(view, id))
     }
 
     /// Makes a directory.
@@ -73,10 +85,13 @@ impl Vfs {
     /// # Errors
     /// [`FsError::ReadOnly`] outside `staging/`, [`FsError::Exists`], or what is wrong with the name or the staging.
     pub fn mkdir(&self, parent: Ino, name: &OsStr) -> Result<Entry, FsError> {
-        let group = self.staged_group(parent)?;
+        let (view, group) = self.staged_group(parent)?;
+        if staged::find(self.staging()?, view, group, name.as_bytes()).is_ok() {
+            return Err(FsError::Exists);
+        }
         let name = free_name(group, name)?;
         let id = self.staging()?.mkdir(group, name)?;
-        self.new_entry(&Node::StagedGroup(id))
+        self.new_entry(&Node::StagedGroup(view, id))
     }
 
     /// Makes a file and opens it with the flags of `open(2)`; one that is there already is just opened.
@@ -84,12 +99,27 @@ impl Vfs {
     /// # Errors
     /// [`FsError::ReadOnly`] outside `staging/`, [`FsError::Exists`] with `O_EXCL`, or what is wrong with the name or the staging.
     pub fn create(&self, parent: Ino, name: &OsStr, flags: i32) -> Result<Created, FsError> {
-        let group = self.staged_group(parent)?;
+        let (view, group) = self.staged_group(parent)?;
         let staging = self.staging()?;
-        let name = name.as_bytes();
-        let node = match staged::find(staging, group, name) {
+        let node = match staged::find(staging, view, group, name.as_bytes()) {
             Ok(_) if flags & libc::O_EXCL != 0 => return Err(FsError::Exists),
-            Err(FsError::NotFound) => Node::StagedFile(staging.create(group, name)?),
+            Err(FsError::NotFound) if view == View::Npy => {
+                let name = self.free_npy_name(group, name)?;
+                let open = staging.create_npy(group, name)?;
+                let entry = self.new_entry(&Node::StagedFile(view, open.node()))?;
+                let handle = self.handles.add(Handle::StagedNpy(Arc::new(open)));
+                return Ok(Created {
+                    entry,
+                    opened: Opened {
+                        handle,
+                        keep_cache: false,
+                        direct_io: false,
+                    },
+                });
+            }
+            Err(FsError::NotFound) => {
+                Node::StagedFile(view, staging.create(group, name.as_bytes())?)
+            }
             found => found?,
         };
         let entry = self.new_entry(&node)?;
@@ -108,9 +138,9 @@ impl Vfs {
     /// # Errors
     /// [`FsError::ReadOnly`] outside `staging/`, [`FsError::NotPermitted`] for a control file, or what the staging says.
     pub fn unlink(&self, parent: Ino, name: &OsStr) -> Result<(), FsError> {
-        let group = self.staged_group(parent)?;
-        let name = not_control(group, name)?;
-        Ok(self.staging()?.unlink(group, name)?)
+        let (view, group) = self.staged_group(parent)?;
+        let name = self.true_name(view, group, name)?;
+        Ok(self.staging()?.unlink(group, &name)?)
     }
 
     /// Removes an empty directory.
@@ -118,9 +148,12 @@ impl Vfs {
     /// # Errors
     /// As for [`Vfs::unlink`], and [`FsError::NotADirectory`] for a control file.
     pub fn rmdir(&self, parent: Ino, name: &OsStr) -> Result<(), FsError> {
-        let group = self.staged_group(parent)?;
-        let name = not_control(group, name).map_err(|_| FsError::NotADirectory)?;
-        Ok(self.staging()?.rmdir(group, name)?)
+        let (view, group) = self.staged_group(parent)?;
+        if view == View::Raw {
+            not_control(group, name).map_err(|_| FsError::NotADirectory)?;
+        }
+        let name = self.true_name(view, group, name)?;
+        Ok(self.staging()?.rmdir(group, &name)?)
     }
 
     /// Why no symbolic or hard link can be made in a directory.
@@ -138,14 +171,21 @@ impl Vfs {
     /// [`FsError::ReadOnly`] unless both places are in `staging/`, [`FsError::NotPermitted`] for a control file,
     /// [`FsError::Invalid`] for a flag that is not known, or what the staging says.
     pub fn rename(&self, from: Place<'_>, to: Place<'_>, flags: u32) -> Result<(), FsError> {
-        let from_group = self.staged_group(from.0)?;
-        let to_group = self.staged_group(to.0)?;
+        let (view, from_group) = self.staged_group(from.0)?;
+        let (to_view, to_group) = self.staged_group(to.0)?;
+        if view != to_view {
+            // As between two file systems, and with the same outcome: the bytes are others.
+            return Err(FsError::OtherView);
+        }
         let mode = match flags {
             0 => RenameMode::Replace,
             libc::RENAME_NOREPLACE => RenameMode::NoReplace,
             libc::RENAME_EXCHANGE => RenameMode::Exchange,
             _ => return Err(FsError::Invalid),
         };
+        if view == View::Npy {
+            return self.rename_npy((from_group, from.1), (to_group, to.1), mode);
+        }
         let from_name = not_control(from_group, from.1)?;
         let to_name = if mode == RenameMode::NoReplace {
             free_name(to_group, to.1)?
@@ -179,8 +219,20 @@ impl Vfs {
                         .tell(staged::replaced(&self.inodes, &[open.node()]));
                     count
                 } else {
-                    staging.write_at(&open, offset, data)?
+                    let count = staging.write_at(&open, offset, data)?;
+                    self.changed_as(View::Raw, open.node());
+                    count
                 }
+            }
+            Handle::StagedNpy(open) => {
+                let staging = self.staging()?;
+                let count = if appends {
+                    staging.append_npy(&open, data)?
+                } else {
+                    staging.write_npy_at(&open, offset, data)?
+                };
+                self.changed_as(View::Npy, open.node());
+                count
             }
             Handle::Control(open) => {
                 self.order(open.control, data)?;
@@ -206,7 +258,11 @@ impl Vfs {
         flags: i32,
     ) -> Result<(), FsError> {
         let name = user_attribute(name)?;
-        let id = self.with_xattrs(ino)?;
+        let (view, id) = self.with_xattrs(ino)?;
+        if view != View::Raw && name.starts_with(STRUCTURAL) {
+            // It is what its header says.
+            return Err(FsError::NotPermitted);
+        }
         let mode = match flags {
             0 => SetMode::Any,
             libc::XATTR_CREATE => SetMode::Create,
@@ -227,7 +283,7 @@ impl Vfs {
     /// # Errors
     /// As for [`Vfs::setxattr`].
     pub fn removexattr(&self, ino: Ino, name: &OsStr) -> Result<(), FsError> {
-        let id = self.with_xattrs(ino)?;
+        let (_, id) = self.with_xattrs(ino)?;
         Ok(self
             .staging()?
             .remove_attribute(id, user_attribute(name)?)?)
@@ -244,9 +300,7 @@ impl Vfs {
         len_bytes: u64,
         mode: i32,
     ) -> Result<(), FsError> {
-        let Handle::Staged(open) = self.handle(handle)? else {
-            return Err(FsError::BadHandle);
-        };
+        let open = self.handle(handle)?;
         let keep_size = mode & libc::FALLOC_FL_KEEP_SIZE != 0;
         let mode = match mode & !libc::FALLOC_FL_KEEP_SIZE {
             0 if keep_size => Allocate::Reserve,
@@ -255,7 +309,19 @@ impl Vfs {
             libc::FALLOC_FL_ZERO_RANGE => Allocate::ZeroRange { keep_size },
             _ => return Err(FsError::NotSupported),
         };
-        Ok(self.staging()?.allocate(&open, mode, offset, len_bytes)?)
+        let staging = self.staging()?;
+        match open {
+            Handle::Staged(open) => {
+                staging.allocate(&open, mode, offset, len_bytes)?;
+                self.changed_as(View::Raw, open.node());
+            }
+            Handle::StagedNpy(open) => {
+                staging.allocate_npy(&open, mode, offset, len_bytes)?;
+                self.changed_as(View::Npy, open.node());
+            }
+            _ => return Err(FsError::BadHandle),
+        }
+        Ok(())
     }
 
     /// Copies bytes of any file into a staged one and says how many: fewer at the end of the file, or where there are many.
@@ -268,10 +334,9 @@ impl Vfs {
         (to, mut to_offset): (HandleId, u64),
         len_bytes: u64,
     ) -> Result<u32, FsError> {
-        let Handle::Staged(open) = self.handle(to)? else {
+        if !matches!(self.handle(to)?, Handle::Staged(_) | Handle::StagedNpy(_)) {
             return Err(FsError::BadHandle);
-        };
-        let staging = self.staging()?;
+        }
         let mut left = len_bytes.min(COPY_MAX_BYTES);
         let mut copied = 0;
         let mut buffer = vec![0; COPY_STEP_BYTES];
@@ -279,12 +344,15 @@ impl Vfs {
             let step = usize::try_from(left).map_or(COPY_STEP_BYTES, |left| left.min(buffer.len()));
             let mut copy = || {
                 let count = self.read_into(from, from_offset, &mut buffer[..step])?;
-                Ok(staging.write_at(&open, to_offset, &buffer[..count])?)
+                if count == 0 {
+                    return Ok(0);
+                }
+                let written = self.write(to, to_offset, &buffer[..count], false)?;
+                Ok::<_, FsError>(u64::from(written))
             };
             match copy() {
                 Ok(0) => break,
                 Ok(count) => {
-                    let count = count as u64;
                     copied += count;
                     left -= count;
                     from_offset += count;
@@ -308,6 +376,7 @@ impl Vfs {
     pub fn fsync(&self, handle: HandleId) -> Result<(), FsError> {
         match self.handle(handle)? {
             Handle::Staged(open) => Ok(self.staging()?.fsync(&open)?),
+            Handle::StagedNpy(open) => Ok(self.staging()?.fsync_npy(&open)?),
             _ => Ok(()),
         }
     }
@@ -318,7 +387,7 @@ impl Vfs {
     /// What the operating system says.
     pub fn fsync_directory(&self, ino: Ino) -> Result<(), FsError> {
         match self.inodes.node(ino)? {
-            Node::StagedGroup(_) => Ok(self.staging()?.fsync_all()?),
+            Node::StagedGroup(..) => Ok(self.staging()?.fsync_all()?),
             _ => Ok(()),
         }
     }
@@ -332,7 +401,7 @@ impl Vfs {
         let (attr, _) = self.getattr(ino)?;
         if mask & libc::W_OK != 0 {
             match self.inodes.node(ino)? {
-                Node::StagedGroup(_) | Node::StagedFile(_) => {}
+                Node::StagedGroup(..) | Node::StagedFile(..) => {}
                 Node::Control(control) if control.is_writable() => {}
                 Node::Control(_) => return Err(FsError::AccessDenied),
                 _ => return Err(FsError::ReadOnly),
@@ -351,18 +420,18 @@ impl Vfs {
     }
 
     /// The staged group that `ino` is, in which alone names can be changed.
-    fn staged_group(&self, ino: Ino) -> Result<NodeId, FsError> {
+    fn staged_group(&self, ino: Ino) -> Result<(View, NodeId), FsError> {
         match self.inodes.node(ino)? {
-            Node::StagedGroup(id) => Ok(id),
-            Node::StagedFile(_) | Node::Control(_) => Err(FsError::NotADirectory),
+            Node::StagedGroup(view, id) => Ok((view, id)),
+            Node::StagedFile(..) | Node::Control(_) => Err(FsError::NotADirectory),
             _ => Err(FsError::ReadOnly),
         }
     }
 
     /// What in `staging/` has attributes that can be changed.
-    fn with_xattrs(&self, ino: Ino) -> Result<NodeId, FsError> {
+    fn with_xattrs(&self, ino: Ino) -> Result<(View, NodeId), FsError> {
         match self.inodes.node(ino)? {
-            Node::StagedGroup(id) | Node::StagedFile(id) => Ok(id),
+            Node::StagedGroup(view, id) | Node::StagedFile(view, id) => Ok((view, id)),
             Node::Control(_) => Err(FsError::NotPermitted),
             _ => Err(FsError::ReadOnly),
         }

@@ -70,13 +70,15 @@ impl OpenDirectory {
 /// Whether a node is a directory, a file or a link.
 pub(crate) fn kind(node: &Node) -> Kind {
     match node {
-        Node::Top(_) | Node::Versions(_) | Node::At | Node::Group { .. } | Node::StagedGroup(_) => {
-            Kind::Directory
-        }
+        Node::Top(_)
+        | Node::Versions(_)
+        | Node::At
+        | Node::Group { .. }
+        | Node::StagedGroup(..) => Kind::Directory,
         Node::Current { .. } | Node::Time(_) => Kind::Symlink,
         Node::About { .. }
         | Node::Dataset { .. }
-        | Node::StagedFile(_)
+        | Node::StagedFile(..)
         | Node::Control(_)
         | Node::Retired(_) => Kind::File,
     }
@@ -101,7 +103,9 @@ pub(crate) fn find(
             (View::Raw, AT) => Ok(Node::At),
             (View::Raw, NPY) => Ok(Node::Top(View::Npy)),
             (View::Raw, META) => Ok(Node::Top(View::Meta)),
-            (View::Raw, STAGING) if staging.is_some() => Ok(Node::StagedGroup(NodeId::ROOT)),
+            (View::Raw | View::Npy, STAGING) if staging.is_some() => {
+                Ok(Node::StagedGroup(*view, NodeId::ROOT))
+            }
             _ => {
                 let steps = parse_current(name).ok_or(FsError::NotFound)?;
                 snapshot
@@ -141,12 +145,14 @@ pub(crate) fn find(
             version,
             path,
         } => views::find(snapshot, *view, version, path, name),
-        Node::StagedGroup(id) => staged::find(staging.ok_or(FsError::Stale)?, *id, name),
+        Node::StagedGroup(view, id) => {
+            staged::find(staging.ok_or(FsError::Stale)?, *view, *id, name)
+        }
         Node::About { .. }
         | Node::Dataset { .. }
         | Node::Current { .. }
         | Node::Time(_)
-        | Node::StagedFile(_)
+        | Node::StagedFile(..)
         | Node::Control(_)
         | Node::Retired(_) => Err(FsError::NotADirectory),
     }
@@ -180,8 +186,8 @@ pub(crate) fn list(
                 entries.push((META.to_vec(), Node::Top(View::Meta)));
                 entries.push((NPY.to_vec(), Node::Top(View::Npy)));
             }
-            if is_root && staging.is_some() {
-                entries.push((STAGING.to_vec(), Node::StagedGroup(NodeId::ROOT)));
+            if *view != View::Meta && staging.is_some() {
+                entries.push((STAGING.to_vec(), Node::StagedGroup(*view, NodeId::ROOT)));
             }
             entries.push((VERSIONS.to_vec(), Node::Versions(*view)));
         }
@@ -219,14 +225,14 @@ pub(crate) fn list(
             version,
             path,
         } => entries.extend(views::list(snapshot, *view, version, path)?),
-        Node::StagedGroup(id) => {
-            entries.extend(staged::list(staging.ok_or(FsError::Stale)?, *id)?);
+        Node::StagedGroup(view, id) => {
+            entries.extend(staged::list(staging.ok_or(FsError::Stale)?, *view, *id)?);
         }
         Node::About { .. }
         | Node::Dataset { .. }
         | Node::Current { .. }
         | Node::Time(_)
-        | Node::StagedFile(_)
+        | Node::StagedFile(..)
         | Node::Control(_)
         | Node::Retired(_) => return Err(FsError::NotADirectory),
     }
@@ -336,13 +342,13 @@ fn parent(staging: Option<&Staging>, node: &Node) -> Result<Node, FsError> {
             }
         }
         Node::Time(_) => Node::At,
-        Node::Control(_) => Node::StagedGroup(NodeId::ROOT),
-        Node::StagedGroup(NodeId::ROOT) | Node::Top(_) | Node::At | Node::Retired(_) => {
-            Node::Top(View::Raw)
-        }
-        Node::Versions(view) | Node::Current { view, .. } => Node::Top(*view),
-        Node::StagedGroup(id) | Node::StagedFile(id) => {
-            Node::StagedGroup(staging.ok_or(FsError::Stale)?.parent(*id)?)
+        Node::Control(_) => Node::StagedGroup(View::Raw, NodeId::ROOT),
+        Node::Top(_) | Node::At | Node::Retired(_) => Node::Top(View::Raw),
+        Node::Versions(view)
+        | Node::Current { view, .. }
+        | Node::StagedGroup(view, NodeId::ROOT) => Node::Top(*view),
+        Node::StagedGroup(view, id) | Node::StagedFile(view, id) => {
+            Node::StagedGroup(*view, staging.ok_or(FsError::Stale)?.parent(*id)?)
         }
     })
 }

@@ -53,6 +53,12 @@ pub enum FsError {
     /// The attribute exceeds 64 KiB.
     #[error("the attribute's value is too big for an extended attribute")]
     AttributeTooBig,
+    /// A file of `npy/staging/` that would be no .npy file.
+    #[error("the names of files in npy/staging/ end with .npy")]
+    NotNpy,
+    /// A file of `staging/` cannot be moved to `npy/staging/`, nor the other way round.
+    #[error("a file cannot be moved from one view of staging/ to another")]
+    OtherView,
     /// Not something this file system does.
     #[error("not supported")]
     NotSupported,
@@ -100,7 +106,8 @@ impl FsError {
             Self::NoAttribute => libc::ENODATA,
             Self::AttributeTooBig => libc::E2BIG,
             Self::NotSupported => libc::ENOTSUP,
-            Self::Invalid | Self::Control(_) => libc::EINVAL,
+            Self::OtherView => libc::EXDEV,
+            Self::Invalid | Self::NotNpy | Self::Control(_) => libc::EINVAL,
             Self::NoSuchOffset => libc::ENXIO,
             Self::Io(error) => error.raw_os_error().unwrap_or(libc::EIO),
             Self::Store(error) => store_errno(error),
@@ -128,6 +135,10 @@ impl FsError {
                 | StagingError::Read(_) => Level::Error,
                 StagingError::Held { .. }
                 | StagingError::BaseGone { .. }
+                | StagingError::Npy { .. }
+                | StagingError::NpyText { .. }
+                | StagingError::NpyTooWide { .. }
+                | StagingError::Text { .. }
                 | StagingError::Latched { .. } => Level::Warn,
                 // A commit that fails is logged where it does.
                 _ => Level::Debug,
@@ -202,8 +213,14 @@ fn staging_errno(error: &StagingError) -> c_int {
         | StagingError::BadName { .. }
         | StagingError::AttributeName
         | StagingError::Description { .. }
-        | StagingError::Shape { .. } => libc::EINVAL,
-        StagingError::TooLong => libc::EFBIG,
+        | StagingError::Shape { .. }
+        | StagingError::Npy { .. }
+        | StagingError::NpyUnfinished { .. }
+        | StagingError::NpyLength { .. }
+        | StagingError::NpyText { .. }
+        | StagingError::NpyRefused
+        | StagingError::Text { .. } => libc::EINVAL,
+        StagingError::NpyTooWide { .. } | StagingError::TooLong => libc::EFBIG,
         StagingError::NoSuchOffset => libc::ENXIO,
         StagingError::Held { .. } => libc::EBUSY,
         StagingError::Sidecar { error, .. }

@@ -7,7 +7,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 use super::directory::OpenDirectory;
 use super::staged::OpenControl;
 use super::{FsError, HandleId, Ino};
-use crate::staging::StagedFile;
+use crate::staging::{NpyFile, StagedFile};
 use crate::store::{OpenDataset, OpenNpy};
 
 /// An open file or directory.
@@ -21,6 +21,8 @@ pub(crate) enum Handle {
     Text(Arc<[u8]>),
     /// A staged dataset.
     Staged(Arc<StagedFile>),
+    /// The same as a .npy file.
+    StagedNpy(Arc<NpyFile>),
     /// A control file.
     Control(Arc<OpenControl>),
     /// A directory.

@@ -67,10 +67,10 @@ pub(crate) enum Node {
         /// HDF5 names joined by `/`.
         path: Arc<[u8]>,
     },
-    /// `staging/` itself or a group in it.
-    StagedGroup(NodeId),
+    /// `staging/` itself or a group in it. Never in `meta/`, as nothing staged is below.
+    StagedGroup(View, NodeId),
     /// A dataset in `staging/`.
-    StagedFile(NodeId),
+    StagedFile(View, NodeId),
     /// A control file of `staging/`.
     Control(Control),
     /// What is no longer there, though somebody has it open: its number must not come to mean anything else.
@@ -85,14 +85,11 @@ impl Node {
             | Self::Versions(view)
             | Self::Current { view, .. }
             | Self::Group { view, .. }
+            | Self::StagedGroup(view, _)
+            | Self::StagedFile(view, _)
             | Self::Dataset { view, .. } => *view,
             Self::About { .. } => View::Meta,
-            Self::At
-            | Self::Time(_)
-            | Self::StagedGroup(_)
-            | Self::StagedFile(_)
-            | Self::Control(_)
-            | Self::Retired(_) => View::Raw,
+            Self::At | Self::Time(_) | Self::Control(_) | Self::Retired(_) => View::Raw,
         }
     }
 
@@ -142,12 +139,12 @@ impl Node {
                 add(&origin.timestamp_ns.to_le_bytes());
                 add(path);
             }
-            Self::StagedGroup(NodeId::ROOT) => {
+            Self::StagedGroup(_, NodeId::ROOT) => {
                 add(b"staged");
                 add(&NodeId::ROOT.0.to_le_bytes());
             }
             // The same file under every name that it is given, and in this mount only.
-            Self::StagedGroup(id) | Self::StagedFile(id) => {
+            Self::StagedGroup(_, id) | Self::StagedFile(_, id) => {
                 add(b"staged");
                 add(&id.0.to_le_bytes());
                 add(&mount.to_le_bytes());

@@ -13,6 +13,7 @@ mod orders;
 mod recall;
 mod rewritten;
 mod staged;
+mod staged_npy;
 mod stat;
 mod types;
 mod views;
@@ -26,6 +27,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 pub use changes::Place;
+use control::Control;
 pub use control::ControlError;
 use directory::{Listing, OpenDirectory};
 pub use error::FsError;
@@ -152,7 +154,7 @@ impl Vfs {
         if name.len() > NAME_MAX_BYTES {
             return Err(FsError::NameTooLong);
         }
-        let (node, attr) = if matches!(directory, Node::StagedGroup(_)) {
+        let (node, attr) = if matches!(directory, Node::StagedGroup(..)) {
             let node = directory::find(&self.file.look(), self.staging.as_ref(), &directory, name)?;
             let attr = self.attr_now(&node)?;
             (node, attr)
@@ -227,10 +229,15 @@ impl Vfs {
             node @ (Node::Dataset { .. } | Node::About { .. }) => {
                 return self.open_view(ino, &node);
             }
-            Node::StagedFile(id) => {
+            Node::StagedFile(view, id) => {
                 let truncates = flags & libc::O_TRUNC != 0;
-                let open = self.staging()?.open(id, writes || truncates, truncates)?;
-                Handle::Staged(Arc::new(open))
+                let staging = self.staging()?;
+                if view == View::Npy {
+                    Handle::StagedNpy(Arc::new(staging.open_npy(id, writes, truncates)?))
+                } else {
+                    let open = staging.open(id, writes || truncates, truncates)?;
+                    Handle::Staged(Arc::new(open))
+                }
             }
             Node::Control(control) => return self.open_control(control, flags),
             // The kernel looks the name up anew.
@@ -259,6 +266,7 @@ impl Vfs {
             Handle::Npy(_, open) => Ok(self.file.read_npy(&open, offset, buffer)?),
             Handle::Text(text) => Ok(staged::read_text(&text, offset, buffer)),
             Handle::Staged(open) => Ok(self.staging()?.read_at(&open, offset, buffer)?),
+            Handle::StagedNpy(open) => Ok(self.staging()?.read_npy_at(&open, offset, buffer)?),
             Handle::Control(open) => Ok(open.read_into(offset, buffer)),
             Handle::Directory(_) => Err(FsError::IsADirectory),
         }
@@ -277,6 +285,9 @@ impl Vfs {
             Handle::Npy(_, open) => self.file.seek_npy(&open, offset, is_hole)?,
             Handle::Text(text) => views::seek_text(&text, offset, is_hole),
             Handle::Staged(open) => return Ok(self.staging()?.seek(&open, offset, is_hole)?),
+            Handle::StagedNpy(open) => {
+                return Ok(self.staging()?.seek_npy(&open, offset, is_hole)?);
+            }
             Handle::Control(_) => return Err(FsError::Invalid),
             Handle::Directory(_) => return Err(FsError::IsADirectory),
         };
@@ -285,7 +296,30 @@ impl Vfs {
 
     /// Closes a file or directory.
     pub fn release(&self, handle: HandleId) {
-        drop(self.handles.remove(handle));
+        if let Some(Handle::StagedNpy(open)) = self.handles.remove(handle)
+            && let Some(staging) = &self.staging
+            && let Err(error) = staging.close_npy(&open)
+        {
+            log::warn!("closing a .npy file: {error}");
+        }
+    }
+
+    /// Whether closing a file is something to be waited for.
+    #[must_use]
+    pub fn is_finished_by_closing(&self, handle: HandleId) -> bool {
+        matches!(self.handles.get(handle), Ok(Handle::StagedNpy(_)))
+    }
+
+    /// A file is closed by one of those who have it open.
+    ///
+    /// # Errors
+    /// What keeps a dataset from being made of what was written as a .npy file.
+    pub fn flush(&self, handle: HandleId) -> Result<(), FsError> {
+        if let Handle::StagedNpy(open) = self.handle(handle)? {
+            self.staging()?.flush_npy(&open)?;
+            self.changed_as(View::Npy, open.node());
+        }
+        Ok(())
     }
 
     /// Opens a directory; its listing stays as it is until it is closed or read anew from its beginning.
@@ -411,7 +445,9 @@ impl Vfs {
     /// What `stat` says of a node now.
     fn attr_now(&self, node: &Node) -> Result<Attr, FsError> {
         match node {
-            Node::StagedGroup(_) | Node::StagedFile(_) | Node::Control(_) => self.staged_attr(node),
+            Node::StagedGroup(..) | Node::StagedFile(..) | Node::Control(_) => {
+                self.staged_attr(node)
+            }
             _ => self.ask(|snapshot| self.attr(snapshot, node)),
         }
     }
@@ -428,7 +464,7 @@ impl Vfs {
     fn attr(&self, snapshot: &Arc<Snapshot>, node: &Node) -> Result<Attr, FsError> {
         if matches!(
             node,
-            Node::StagedGroup(_) | Node::StagedFile(_) | Node::Control(_)
+            Node::StagedGroup(..) | Node::StagedFile(..) | Node::Control(_)
         ) {
             return self.staged_attr(node);
         }
@@ -464,9 +500,15 @@ impl Vfs {
                 let dataset = self.file.dataset_in(snapshot, index, &path)?;
                 Ok(Xattrs::of_dataset(&dataset, attributes)?)
             }),
-            Node::StagedGroup(id) | Node::StagedFile(id) => {
+            Node::StagedFile(View::Npy, id) => {
+                // Its header says the rest.
+                let attributes = self.staging()?.own_attributes_of(id)?;
+                Ok(Xattrs::of_group(attributes))
+            }
+            Node::StagedGroup(_, id) | Node::StagedFile(_, id) => {
                 Ok(Xattrs::of_staged(self.staging()?.attributes(id)?))
             }
+            Node::Control(Control::Commit) => Ok(Xattrs::of_commit(self.staging()?.progress())),
             _ => Ok(Xattrs::none()),
         }
     }
@@ -527,8 +569,8 @@ fn entry(node: &Node, attr: Attr) -> Entry {
         // Another program may commit a version or make another one current at any time; what is staged changes with each commit and reset.
         Node::Current { .. }
         | Node::Time(_)
-        | Node::StagedGroup(_)
-        | Node::StagedFile(_)
+        | Node::StagedGroup(..)
+        | Node::StagedFile(..)
         | Node::Control(_) => Duration::ZERO,
         _ => FOREVER,
     };

@@ -181,7 +181,9 @@ fn nodes_of_version(snapshot: &Snapshot, index: VersionIndex) -> Result<Vec<Node
 fn staged_nodes(staging: &Staging) -> impl Iterator<Item = Node> {
     let controls = Control::ALL.into_iter().map(Node::Control);
     let objects = staging.nodes().into_iter();
-    controls
-        .chain([Node::StagedGroup(NodeId::ROOT)])
-        .chain(objects.map(|(id, kind)| staged::node(id, kind)))
+    let views = [View::Raw, View::Npy];
+    let groups = views.map(|view| Node::StagedGroup(view, NodeId::ROOT));
+    let objects =
+        objects.flat_map(move |(id, kind)| views.map(|view| staged::node(view, id, kind)));
+    controls.chain(groups).chain(objects)
 }

@@ -7,26 +7,34 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use super::control::Control;
-use super::inode::{InodeTable, Node};
+use super::inode::{InodeTable, Node, View};
 use super::stat::writable_permissions;
-use super::{Attr, FsError, Ino, Kind, Stale, directory};
+use super::{Attr, FsError, Ino, Kind, Stale, directory, views};
 use crate::staging::{NodeId, StagedKind, Staging, StagingError};
 
 /// The node of something staged.
-pub(crate) fn node(id: NodeId, kind: StagedKind) -> Node {
+pub(crate) fn node(view: View, id: NodeId, kind: StagedKind) -> Node {
     match kind {
-        StagedKind::Group => Node::StagedGroup(id),
-        StagedKind::Dataset => Node::StagedFile(id),
+        StagedKind::Group => Node::StagedGroup(view, id),
+        StagedKind::Dataset => Node::StagedFile(view, id),
     }
 }
 
 /// The node that `name` means in a staged group. Control files are there whatever is staged.
-pub(crate) fn find(staging: &Staging, group: NodeId, name: &[u8]) -> Result<Node, FsError> {
+pub(crate) fn find(
+    staging: &Staging,
+    view: View,
+    group: NodeId,
+    name: &[u8],
+) -> Result<Node, FsError> {
+    if view != View::Raw {
+        return views::find_staged(staging, view, group, name);
+    }
     if let Some(control) = control(group, name) {
         return Ok(Node::Control(control));
     }
     let id = staging.lookup(group, name)?;
-    Ok(node(id, staging.kind(id)?))
+    Ok(node(view, id, staging.kind(id)?))
 }
 
 /// The control file that `name` means in a staged group, if there is any.
@@ -37,11 +45,18 @@ pub(crate) fn control(group: NodeId, name: &[u8]) -> Option<Control> {
 }
 
 /// Everything in a staged group except the control files.
-pub(crate) fn list(staging: &Staging, group: NodeId) -> Result<Vec<(Vec<u8>, Node)>, FsError> {
+pub(crate) fn list(
+    staging: &Staging,
+    view: View,
+    group: NodeId,
+) -> Result<Vec<(Vec<u8>, Node)>, FsError> {
+    if view != View::Raw {
+        return views::list_staged(staging, view, group);
+    }
     let children = staging.list(group)?;
     Ok(children
         .into_iter()
-        .map(|child| (child.name, node(child.node, child.kind)))
+        .map(|child| (child.name, node(view, child.node, child.kind)))
         .collect())
 }
 
@@ -65,9 +80,12 @@ pub(crate) fn attr(
         gid: owner.gid(),
     };
     match node {
-        Node::StagedGroup(NodeId::ROOT) => attr.mtime = root_modified(staging, owner),
-        Node::StagedGroup(id) | Node::StagedFile(id) => {
-            let stat = staging.stat(*id)?;
+        Node::StagedGroup(_, NodeId::ROOT) => attr.mtime = root_modified(staging, owner),
+        Node::StagedGroup(view, id) | Node::StagedFile(view, id) => {
+            let stat = match view {
+                View::Npy => staging.stat_npy(*id)?,
+                View::Raw | View::Meta => staging.stat(*id)?,
+            };
             attr.size_bytes = stat.size_bytes;
             attr.blocks = stat.stored_bytes.div_ceil(512);
             attr.mtime = stat.modified;
@@ -107,8 +125,8 @@ pub(crate) fn replaced(inodes: &InodeTable, nodes: &[NodeId]) -> Vec<Stale> {
         .known()
         .into_iter()
         .filter_map(|(ino, node)| match node {
-            Node::StagedFile(id) if nodes.contains(&id) => Some(Stale::Content(ino)),
-            Node::StagedGroup(id) if nodes.contains(&id) => Some(Stale::Attributes(ino)),
+            Node::StagedFile(_, id) if nodes.contains(&id) => Some(Stale::Content(ino)),
+            Node::StagedGroup(_, id) if nodes.contains(&id) => Some(Stale::Attributes(ino)),
             _ => None,
         })
         .collect()

@@ -43,7 +43,7 @@ pub(crate) fn of_node(
                 .system_time();
         }
         // Those of `staging/` are no part of a state of the file.
-        Node::Retired(_) | Node::StagedGroup(_) | Node::StagedFile(_) | Node::Control(_) => {
+        Node::Retired(_) | Node::StagedGroup(..) | Node::StagedFile(..) | Node::Control(_) => {
             return Err(FsError::Stale);
         }
         Node::Group { version, .. } => {

@@ -10,9 +10,10 @@ use super::directory::child_node;
 use super::handles::Handle;
 use super::inode::{Node, View};
 use super::{
-    ChildKind, FsError, Ino, Opened, Snapshot, VersionIndex, VersionKey, Vfs, version_index,
+    ChildKind, FsError, Ino, Opened, Snapshot, VersionIndex, VersionKey, Vfs, staged, version_index,
 };
-use crate::store::{Child, shown_forms, suffixed_forms};
+use crate::staging::{NodeId, StagedKind, Staging, StagingError, is_temporary_name};
+use crate::store::{Child, NAME_MAX_BYTES, shown_forms, suffixed_forms};
 
 /// In each directory of a version in `meta/`, what describes that directory.
 pub(crate) const ABOUT: &[u8] = b".json";
@@ -128,34 +129,123 @@ fn is_shown(
     Ok(view != View::Npy || is_group(child) || snapshot.has_npy(index, &child.path)?)
 }
 
+/// What wants a name in a view.
+struct Wanting<'n, T> {
+    /// Its name where groups and datasets have their own.
+    shown: &'n [u8],
+    /// Its HDF5 name.
+    name: &'n [u8],
+    is_group: bool,
+    /// What is behind its name.
+    suffix: &'static [u8],
+    it: T,
+}
+
 /// The names of all that a group contains, each another one.
 fn names(view: View, children: &[Child]) -> Vec<(Vec<u8>, &Child)> {
-    let mut names: Vec<(Vec<u8>, &Child)> = Vec::with_capacity(children.len());
+    let wanting = children.iter().map(|child| {
+        let start = child.path.iter().rposition(|&byte| byte == b'/');
+        Wanting {
+            shown: &child.shown_name,
+            name: &child.path[start.map_or(0, |slash| slash + 1)..],
+            is_group: is_group(child),
+            suffix: view.suffix_of(child),
+            it: child,
+        }
+    });
+    given_names(view, wanting.collect())
+}
+
+fn given_names<T>(view: View, wanting: Vec<Wanting<'_, T>>) -> Vec<(Vec<u8>, T)> {
+    let mut names = Vec::with_capacity(wanting.len());
     let mut taken = HashSet::new();
     let mut later = Vec::new();
-    let (groups, datasets): (Vec<&Child>, Vec<&Child>) =
-        children.iter().partition(|child| is_group(child));
-    for child in groups.into_iter().chain(datasets) {
-        let name = [&child.shown_name, view.suffix_of(child)].concat();
-        let fits = name.len() <= crate::store::NAME_MAX_BYTES && !view.is_reserved(&name);
+    let (groups, datasets): (Vec<_>, Vec<_>) =
+        wanting.into_iter().partition(|wanting| wanting.is_group);
+    for wanting in groups.into_iter().chain(datasets) {
+        let name = [wanting.shown, wanting.suffix].concat();
+        let fits = name.len() <= NAME_MAX_BYTES && !view.is_reserved(&name);
         if fits && taken.insert(name.clone()) {
-            names.push((name, child));
+            names.push((name, wanting.it));
         } else {
-            later.push(child);
+            later.push(wanting);
         }
     }
-    for child in later {
-        let start = child.path.iter().rposition(|&byte| byte == b'/');
-        let name = &child.path[start.map_or(0, |slash| slash + 1)..];
-        let forms = suffixed_forms(name, &child.shown_name, view.suffix_of(child));
+    for wanting in later {
+        let forms = suffixed_forms(wanting.name, wanting.shown, wanting.suffix);
         let free = forms
             .into_iter()
             .find(|form| !view.is_reserved(form) && taken.insert(form.clone()));
         if let Some(free) = free {
-            names.push((free, child));
+            names.push((free, wanting.it));
         }
     }
     names
+}
+
+/// What `name` means in a group of `npy/staging/`.
+pub(crate) fn find_staged(
+    staging: &Staging,
+    view: View,
+    group: NodeId,
+    name: &[u8],
+) -> Result<Node, FsError> {
+    let shown_as = |name: &[u8], kind| match staging.lookup(group, name) {
+        Ok(id) => Ok((staging.kind(id)? == kind).then_some(id)),
+        Err(StagingError::NotFound) => Ok(None),
+        Err(error) => Err(error),
+    };
+    if let Some(id) = shown_as(name, StagedKind::Group)? {
+        return Ok(Node::StagedGroup(view, id));
+    }
+    let (dataset, may_be_hashed) = match name.strip_suffix(view.suffix()) {
+        Some(shown) => (shown_as(shown, StagedKind::Dataset)?, name.contains(&b'%')),
+        None if is_temporary_name(name) => (shown_as(name, StagedKind::Dataset)?, false),
+        None => (None, false),
+    };
+    if dataset.is_none() && !may_be_hashed {
+        return Err(FsError::NotFound);
+    }
+    // Whether it is shown, and just so.
+    let mut found = list_staged(staging, view, group)?.into_iter();
+    let found = found.find(|(shown, _)| shown == name);
+    found.map(|(_, node)| node).ok_or(FsError::NotFound)
+}
+
+/// Everything in a group of `npy/staging/`.
+pub(crate) fn list_staged(
+    staging: &Staging,
+    view: View,
+    group: NodeId,
+) -> Result<Vec<(Vec<u8>, Node)>, FsError> {
+    let children = staging.list_npy(group)?;
+    let wanting = children.iter().map(|child| {
+        let is_group = child.kind == StagedKind::Group;
+        Wanting {
+            shown: &child.shown,
+            name: &child.name,
+            is_group,
+            suffix: if is_group || child.is_temporary {
+                b""
+            } else {
+                view.suffix()
+            },
+            it: staged::node(view, child.node, child.kind),
+        }
+    });
+    Ok(given_names(view, wanting.collect()))
+}
+
+/// The name that a dataset of `npy/staging/` has in `staging/`, if it is called `name` here.
+///
+/// # Errors
+/// [`FsError::NotNpy`].
+pub(crate) fn staged_name(name: &[u8]) -> Result<&[u8], FsError> {
+    match name.strip_suffix(View::Npy.suffix()) {
+        Some(name) if !name.is_empty() => Ok(name),
+        None if is_temporary_name(name) => Ok(name),
+        _ => Err(FsError::NotNpy),
+    }
 }
 
 impl Vfs {

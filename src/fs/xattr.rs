@@ -5,7 +5,7 @@ use serde_json::json;
 use super::FsError;
 use crate::staging::StagedAttributes;
 use crate::store::{
-    AttributeText, Dataset, Snapshot, StoreError, Structure, VersionIndex, spaced_json,
+    AttributeText, CommitState, Dataset, Snapshot, StoreError, Structure, VersionIndex, spaced_json,
 };
 
 /// The only namespace there is.
@@ -36,6 +36,19 @@ impl Xattrs {
     /// Of what carries none.
     pub(crate) fn none() -> Self {
         Self::new(Vec::new(), Vec::new())
+    }
+
+    /// Of the file that commits are made with: how far the one is that runs.
+    pub(crate) fn of_commit(progress: Option<CommitState>) -> Self {
+        let progress = progress.map(|progress| {
+            let text = json!({
+                "step": progress.step.name(),
+                "done": progress.done,
+                "of": progress.of,
+            });
+            (b"progress".to_vec(), spaced_json(&text))
+        });
+        Self::new(progress.into_iter().collect(), Vec::new())
     }
 
     /// Of a group.

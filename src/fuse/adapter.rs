@@ -164,11 +164,16 @@ impl Filesystem for Adapter {
         &self,
         _req: &Request,
         _ino: INodeNo,
-        _fh: FileHandle,
+        fh: FileHandle,
         _owner: LockOwner,
         reply: ReplyEmpty,
     ) {
-        reply.ok();
+        let handle = handle_of(fh);
+        if self.vfs.is_finished_by_closing(handle) {
+            self.change(move |vfs| reply_empty(reply, call("flush", || vfs.flush(handle))));
+        } else {
+            reply.ok();
+        }
     }
 
     fn fsync(
@@ -207,11 +212,19 @@ impl Filesystem for Adapter {
         _flush: bool,
         reply: ReplyEmpty,
     ) {
-        let released = call("release", || {
-            self.vfs.release(handle_of(fh));
-            Ok(())
-        });
-        reply_empty(reply, released);
+        let handle = handle_of(fh);
+        let release = move |vfs: &Vfs| {
+            let released = call("release", || {
+                vfs.release(handle);
+                Ok(())
+            });
+            reply_empty(reply, released);
+        };
+        if self.vfs.is_finished_by_closing(handle) {
+            self.change(release);
+        } else {
+            release(&self.vfs);
+        }
     }
 
     fn opendir(&self, _req: &Request, ino: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {

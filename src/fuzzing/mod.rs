@@ -14,7 +14,7 @@ mod whole_file;
 pub(crate) use input::Input;
 
 use crate::h5::fuzzing::with_all_matching;
-use crate::{codec, fs, h5, staging, store};
+use crate::{codec, fs, h5, source, staging, store};
 
 /// A parser to be fuzzed.
 #[derive(Debug, Clone, Copy)]
@@ -75,11 +75,13 @@ targets! {
     filter_zstd = codec::fuzzing::zstd;
     fractal_heap = h5::fuzzing::fractal_heap;
     global_heap = h5::fuzzing::global_heap;
+    journal = source::fuzzing::journal;
     layout_message = h5::fuzzing::layout_message;
     link_message = h5::fuzzing::link_message;
     mapping_block = h5::fuzzing::mapping_block;
     object = h5::fuzzing::object;
     object_header = h5::fuzzing::object_header;
+    overlay_files = staging::fuzzing::overlay_files;
     record_btree2 = h5::fuzzing::record_btree2;
     selection = h5::fuzzing::selection;
     shape_text = store::fuzzing::shape_text;

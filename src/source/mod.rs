@@ -7,6 +7,8 @@ mod local;
 mod transaction;
 
 pub use local::LocalFile;
+#[cfg(any(test, fuzzing))]
+pub(crate) use transaction::fuzzing;
 #[cfg(test)]
 pub(crate) use transaction::testing;
 pub use transaction::{

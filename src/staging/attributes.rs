@@ -11,7 +11,10 @@ use crate::store::description::{
     DescriptionError, default_chunk_shape, parse_chunk_shape, parse_datatype, parse_fill_value,
     parse_filters, parse_shape,
 };
-use crate::store::{AttributeText, Description, Structure, filter_specs, time, zero_text};
+use crate::store::dtype::numpy_descr;
+use crate::store::{
+    AttributeText, Description, NpyHeader, Structure, filter_specs, spaced_json, time, zero_text,
+};
 
 /// The longest name, without its namespace.
 const NAME_MAX_BYTES: usize = 250;
@@ -46,6 +49,10 @@ impl Field {
             .find(|(_, text)| text.as_bytes() == name)
     }
 }
+
+/// What is to be declared of a dataset, and what no longer is.
+#[derive(Debug)]
+pub(super) struct Outline(Vec<(Field, Option<Vec<u8>>)>);
 
 impl DatasetNode {
     fn declared(&self, field: Field) -> Option<&[u8]> {
@@ -110,6 +117,15 @@ impl Staging {
                 attributes: self.own_attributes(state, node)?,
             })
         })
+    }
+
+    /// The attributes of an object itself, without what describes an array.
+    ///
+    /// # Errors
+    /// As for [`Staging::attributes`].
+    pub fn own_attributes_of(&self, node: NodeId) -> Result<Vec<AttributeText>, StagingError> {
+        self.refresh()?;
+        self.read(|state| self.own_attributes(state, state.tree.node(node)?))
     }
 
     /// Attributes of the object itself.
@@ -302,6 +318,12 @@ impl Staging {
                 if node.origin.is_none() {
                     check_value(field, value, &dataset)?;
                     self.store_attribute(state, id, name, Some(value))?;
+                    if matches!(field, Field::Datatype | Field::Shape)
+                        && let Some(content) = state.known_content(id)
+                    {
+                        // No header of a .npy file says any more what it is.
+                        self.forget_npy(state, id, &mut content.write())?;
+                    }
                     return Ok(None);
                 }
                 let structure = self.structure(state, id, &dataset)?;
@@ -338,13 +360,7 @@ impl Staging {
         id: NodeId,
         dataset: &DatasetNode,
     ) -> Result<Structure, StagingError> {
-        let base = match &dataset.described_by {
-            Some(path) => self
-                .base_dataset(state, path)?
-                .map(|dataset| Structure::of_dataset(&dataset))
-                .transpose()?,
-            None => self.structure_of_path(state, id)?,
-        };
+        let base = self.described(state, id, dataset)?;
         let staged = state
             .known_content(id)
             .filter(|content| content.read().overlay.is_some());
@@ -364,9 +380,11 @@ impl Staging {
             .or_else(|| base.as_ref().map(|base| base.shape.clone()))
             .unwrap_or_default();
         let rest = given.get(1..).unwrap_or_default();
+        let said = given.first().copied().unwrap_or(0);
         let rows = match &staged {
+            Some(_) if rest.contains(&0) => said,
             Some(content) => count_rows(content, &datatype, rest)?,
-            None => given.first().copied().unwrap_or(0),
+            None => said,
         };
         let shape = [&[rows], rest].concat();
         let element_bytes = datatype.size as u64;
@@ -399,6 +417,115 @@ impl Staging {
         })
     }
 
+    /// What a dataset has of its base, of what it replaced, or of its path.
+    pub(super) fn described(
+        &self,
+        state: &State,
+        id: NodeId,
+        dataset: &DatasetNode,
+    ) -> Result<Option<Structure>, StagingError> {
+        match &dataset.described_by {
+            Some(path) => Ok(self
+                .base_dataset(state, path)?
+                .map(|dataset| Structure::of_dataset(&dataset))
+                .transpose()?),
+            None => self.structure_of_path(state, id),
+        }
+    }
+
+    /// The type of a dataset, and the extents of its axes behind the first, without a look at its bytes.
+    pub(super) fn type_and_inner_axes(
+        &self,
+        state: &State,
+        id: NodeId,
+        dataset: &DatasetNode,
+    ) -> Result<(Datatype, Vec<u64>), StagingError> {
+        let declared_type = declared(dataset, Field::Datatype, parse_datatype)?;
+        let declared_shape = declared(dataset, Field::Shape, parse_shape)?;
+        let base = if declared_type.is_some() && declared_shape.is_some() {
+            None
+        } else {
+            self.described(state, id, dataset)?
+        };
+        let (datatype, shape) = match base {
+            Some(base) => (Some(base.datatype), Some(base.shape)),
+            None => (None, None),
+        };
+        let datatype = match declared_type.or(datatype) {
+            Some(datatype) => datatype,
+            None => parse(Field::Datatype, parse_datatype(b"|u1"))?,
+        };
+        let shape = declared_shape.or(shape).unwrap_or_default();
+        Ok((datatype, shape.get(1..).unwrap_or_default().to_vec()))
+    }
+
+    /// What has to be declared of a dataset that is to become an array.
+    ///
+    /// # Errors
+    /// [`StagingError::Npy`] where the format has another type or number of axes for it.
+    pub(super) fn outline_of(
+        &self,
+        state: &State,
+        id: NodeId,
+        header: &NpyHeader,
+    ) -> Result<Outline, StagingError> {
+        let node = state.tree.node(id)?;
+        let dataset = node.dataset().ok_or(StagingError::IsADirectory)?;
+        let refused = |error| StagingError::Npy {
+            dataset: state.tree.path(id, true).unwrap_or_default(),
+            error,
+        };
+        let Some(base) = self.described(state, id, dataset)? else {
+            let datatype = header.datatype();
+            let mut outline = vec![
+                (Field::Datatype, Some(type_text(&datatype))),
+                (Field::Shape, Some(shape_text(&header.shape))),
+            ];
+            // What was said of another array may not hold for this one.
+            let chunks = declared(dataset, Field::Chunks, parse_chunk_shape)?;
+            if chunks.is_some_and(|chunks| chunks.len() != header.shape.len()) {
+                outline.push((Field::Chunks, None));
+            }
+            let fill = dataset.declared(Field::FillValue);
+            if fill.is_some_and(|fill| parse_fill_value(fill, &datatype).is_err()) {
+                outline.push((Field::FillValue, None));
+            }
+            return Ok(Outline(outline));
+        };
+        let shape = header
+            .shape_for(&base.datatype, base.shape.len())
+            .map_err(refused)?;
+        let inner = shape.get(1..).unwrap_or_default();
+        // The bytes tell the first axis, unless there are none.
+        let is_told =
+            node.origin.is_some() && Some(inner) == base.shape.get(1..) && !inner.contains(&0);
+        Ok(Outline(vec![
+            (Field::Datatype, None),
+            (Field::Shape, (!is_told).then(|| shape_text(&shape))),
+        ]))
+    }
+
+    /// Declares it.
+    ///
+    /// # Errors
+    /// Those of the folder of staged state.
+    pub(super) fn shape_as(
+        &self,
+        state: &mut State,
+        id: NodeId,
+        outline: Outline,
+    ) -> Result<(), StagingError> {
+        for (field, value) in outline.0 {
+            let dataset = state.tree.node(id)?.dataset();
+            let dataset = dataset.ok_or(StagingError::IsADirectory)?;
+            if dataset.declared(field) != value.as_deref() {
+                let name = [STRUCTURAL, name_of(field).as_bytes()].concat();
+                self.store_attribute(state, id, &name, value.as_deref())?;
+            }
+        }
+        Ok(())
+    }
+
     /// What a new dataset takes from its path, which has one type in all versions of a file.
     fn structure_of_path(
         &self,
@@ -408,6 +535,15 @@ impl Staging {
         let Ok(path) = state.tree.path(id, false) else {
             return Ok(None);
         };
+        self.structure_at(state, path)
+    }
+
+    /// What the base version has at a true path, or what the file stores under it.
+    pub(super) fn structure_at(
+        &self,
+        state: &State,
+        path: Vec<u8>,
+    ) -> Result<Option<Structure>, StagingError> {
         let path = Arc::from(path);
         if state.tree.base_kind(&path) == Some(StagedKind::Dataset) {
             let dataset = self.base_dataset(state, &path)?;
@@ -468,6 +604,18 @@ fn parse<T>(field: Field, parsed: Result<T, DescriptionError>) -> Result<T, Stag
         name: name_of(field),
         error,
     })
+}
+
+/// A type as its attribute says it.
+fn type_text(datatype: &Datatype) -> Vec<u8> {
+    match numpy_descr(datatype) {
+        serde_json::Value::String(text) => text.into_bytes(),
+        descr => spaced_json(&descr),
+    }
+}
+
+fn shape_text(shape: &[u64]) -> Vec<u8> {
+    spaced_json(&serde_json::json!(shape))
 }
 
 /// Whether a value can be said of a new dataset. How all that is said of it goes together is looked at when it is committed, since it

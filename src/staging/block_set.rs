@@ -81,6 +81,28 @@ impl BlockSet {
         changed
     }
 
+    /// Adds all of `other`.
+    pub(super) fn unite(&mut self, other: &Self) {
+        for (page, words) in &other.pages {
+            let own = self.pages.entry(*page);
+            let own = own.or_insert_with(|| Box::new([0; PAGE_WORDS]));
+            for (word, other) in own.iter_mut().zip(&**words) {
+                *word |= other;
+            }
+        }
+    }
+
+    /// Removes all of `other`.
+    pub(super) fn subtract(&mut self, other: &Self) {
+        for (page, words) in &other.pages {
+            if let Some(own) = self.pages.get_mut(page) {
+                for (word, other) in own.iter_mut().zip(&**words) {
+                    *word &= !other;
+                }
+            }
+        }
+    }
+
     /// The first block of the set at `block` or behind it.
     pub(super) fn next_in(&self, block: u64) -> Option<u64> {
         let (first_page, first_word, bit) = place(block);
@@ -178,6 +200,31 @@ mod tests {
                 loaded.load_page(page, bytes);
             }
             prop_assert_eq!(loaded.bytes_of(&(0..3 * PAGE_BLOCKS)), set.bytes_of(&(0..3 * PAGE_BLOCKS)));
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn sets_are_united_and_subtracted(
+            a in prop::collection::vec((0u64..80_000, 0u64..20_000), 0..5),
+            b in prop::collection::vec((0u64..80_000, 0u64..20_000), 0..5),
+        ) {
+            let of = |ranges: &[(u64, u64)]| {
+                let (mut set, mut model) = (BlockSet::default(), BTreeSet::new());
+                for &(start, count) in ranges {
+                    set.insert(start..start + count);
+                    model.extend(start..start + count);
+                }
+                (set, model)
+            };
+            let ((mut united, a), (b_set, b)) = (of(&a), of(&b));
+            let mut left = united.clone();
+            united.unite(&b_set);
+            left.subtract(&b_set);
+            for block in 0..101_000 {
+                prop_assert_eq!(united.contains(block), a.contains(&block) || b.contains(&block));
+                prop_assert_eq!(left.contains(block), a.contains(&block) && !b.contains(&block));
+            }
         }
     }
 

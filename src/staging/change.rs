@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::store::VersionKey;
 
 /// What the log's records are written as; raised whenever their meaning changes.
-pub(super) const FORMAT: u32 = 1;
+pub(super) const FORMAT: u32 = 2;
 
 /// One record of the log.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -17,6 +17,16 @@ pub(super) const FORMAT: u32 = 1;
 pub(super) enum Record {
     /// The first record: what the changes are over.
     Begin(Begin),
+    /// What comes behind was written after another start of the machine.
+    Boot {
+        /// See [`boot`](super::boot).
+        boot: Option<String>,
+    },
+    /// The log was about to be synced, or had been.
+    Synced {
+        /// How much of the log was durable when this was written.
+        durable_bytes: u64,
+    },
     /// A change.
     #[serde(untagged)]
     Change(Change),
@@ -38,6 +48,8 @@ pub(super) struct Begin {
     pub(super) base: Option<BaseVersion>,
     /// Whether it was chosen, so that staging does not follow the current version.
     pub(super) pinned: bool,
+    /// The start of the machine in which this was written; see [`boot`](super::boot).
+    pub(super) boot: Option<String>,
 }
 
 /// A version, as a log names it.
@@ -75,6 +87,17 @@ pub(super) struct CommitBegun {
     pub(super) make_current: bool,
 }
 
+impl Change {
+    /// The overlay that it tells of.
+    pub(super) fn overlay(&self) -> Option<u64> {
+        match self {
+            Self::Create { overlay, .. } | Self::Edit { overlay, .. } => Some(*overlay),
+            Self::Npy { draft, .. } => *draft,
+            _ => None,
+        }
+    }
+}
+
 /// A change of the tree.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "op", rename_all = "snake_case")]
@@ -95,6 +118,9 @@ pub(super) enum Change {
         #[serde(with = "escaped")]
         path: Vec<u8>,
         overlay: u64,
+        /// What the dataset is in the base, in hexadecimal digits, by which a file that only looks like the one that was edited is told from it;
+        /// `None` where the file does not hold what is needed for that.
+        digest: Option<String>,
     },
     /// A dataset or an empty group goes.
     Remove {
@@ -114,6 +140,17 @@ pub(super) enum Change {
         from: Vec<u8>,
         #[serde(with = "escaped")]
         to: Vec<u8>,
+    },
+    /// A dataset is written as a .npy file; or it is what its bytes and attributes say.
+    Npy {
+        #[serde(with = "escaped")]
+        path: Vec<u8>,
+        /// As much of its header as there is.
+        #[serde(with = "escaped_option")]
+        header: Option<Vec<u8>>,
+        /// The overlay of the data behind the header, where the dataset is yet to be made of it.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        draft: Option<u64>,
     },
     /// An attribute is set, or removed. Those that begin with `h5.` describe the array.
     Attribute {
@@ -215,6 +252,16 @@ mod tests {
                     timestamp_ns: -1,
                 }),
                 pinned: true,
+                boot: Some("b".to_owned()),
+            }),
+            Record::Boot { boot: None },
+            Record::Synced {
+                durable_bytes: u64::MAX,
+            },
+            Record::Change(Change::Edit {
+                path: all.clone(),
+                overlay: 1,
+                digest: Some("00ff".to_owned()),
             }),
             Record::Change(Change::Rename {
                 from: all.clone(),
@@ -229,6 +276,16 @@ mod tests {
                 path: b"a".to_vec(),
                 name: all.clone(),
                 value: None,
+            }),
+            Record::Change(Change::Npy {
+                path: b"a".to_vec(),
+                header: Some(all.clone()),
+                draft: Some(7),
+            }),
+            Record::Change(Change::Npy {
+                path: b"a".to_vec(),
+                header: None,
+                draft: None,
             }),
             Record::Commit(CommitBegun {
                 commit: BaseVersion {

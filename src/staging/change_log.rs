@@ -1,18 +1,36 @@
 //! The log of changes: an append-only file in the sidecar, from which the staged tree is made again after a crash.
 //!
 //! A record is its length in bytes (32-bit little-endian), the first eight bytes of the SHA-256 of its text, and its text, which is JSON. A
-//! record is written with one call as the change happens, so that the log survives the end of the process. A record that is
-//! not whole is the last one: the change that it was to tell of was never reported as done.
+//! record is written with one call as the change happens, so that the log survives the end of the process.
+//!
+//! # A record that is not whole
+//!
+//! - *The process ended while it was written.* Then it is the last one, and cut off: the change that it was to tell of was never reported as done.
+//! - *The machine went down before it was synced.* Sectors reach the disk in any order, so that what comes behind may be whole. None of it was
+//!   promised, and it does not make sense without what is missing: the log ends before the gap, and whoever takes it up is told.
+//! - *The file was damaged.* Changes that were promised are lost, and those behind may mean something else without them: the log is
+//!   refused, and with it all that is staged, which is kept but not taken up.
+//!
+//! They are told apart by what the log says of itself. The log's first record, and one at each new start of the machine, name
+//! that start: as long as the machine has been running since, nothing can be missing but the end of a record at the very end. After another start, damage is
+//! what lies before the end of what is said, by a record further behind, to have been durable. Each sync of the log is preceded by such a record, which
+//! says what earlier syncs achieved, and followed by one, which says what it achieved itself and becomes durable at some later time.
+//!
+//! # When syncing fails
+//!
+//! The kernel then forgets which bytes it could not write, and the next sync succeeds without them. So a log of which one sync failed fails at every further
+//! one, until all that is staged was committed or dropped.
 
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use sha2::{Digest, Sha256};
 
 use super::StagingError;
+use super::boot::{is_this_boot, this_boot};
 use super::change::{Begin, FORMAT, Record};
 use super::sidecar::Sidecar;
 
@@ -22,18 +40,46 @@ const NEW_NAME: &str = "changes.new";
 /// Length and checksum.
 const HEAD_BYTES: usize = 12;
 
+/// The longest log. It is read into memory as a whole.
+const MAX_BYTES: u64 = 1 << 30;
+
 /// An open log.
 #[derive(Debug)]
 pub(super) struct Log {
     sidecar: Arc<Sidecar>,
     file: File,
-    len_bytes: u64,
+    end: Mutex<End>,
     /// Of the records that were there when it was opened, where each ends.
     ends: Vec<u64>,
-    /// Whether the end of the file could not be brought back to `len_bytes`: nothing may be added to it then.
-    is_broken: bool,
     /// Whether it has its final name, which it gets when it is synced first.
     is_named: Arc<AtomicBool>,
+}
+
+/// How far a log goes.
+#[derive(Debug, Default)]
+struct End {
+    len_bytes: u64,
+    /// Where the last record ends that has to become durable.
+    promised_bytes: u64,
+    /// How much is durable.
+    durable_bytes: u64,
+    /// Whether the end of the file could not be brought back to `len_bytes`: nothing may be added to it then.
+    is_broken: bool,
+    /// Why a sync failed.
+    failure: Option<Arc<io::Error>>,
+}
+
+/// What a log was found to hold.
+#[derive(Debug)]
+pub(super) struct Opened {
+    pub(super) log: Log,
+    pub(super) begin: Begin,
+    /// What happened since.
+    pub(super) records: Vec<Record>,
+    /// Whether the machine has been running without a break since it was last written.
+    pub(super) is_same_boot: bool,
+    /// Whether records were lost that had been written, but not synced, when the machine went down.
+    pub(super) is_cut: bool,
 }
 
 impl Log {
@@ -45,9 +91,8 @@ impl Log {
         let mut log = Self {
             sidecar: sidecar.clone(),
             file: sidecar.create(NEW_NAME)?,
-            len_bytes: 0,
+            end: Mutex::default(),
             ends: Vec::new(),
-            is_broken: false,
             is_named: Arc::default(),
         };
         log.append(&Record::Begin(begin.clone()))?;
@@ -62,14 +107,11 @@ impl Log {
         Ok(sidecar.has(NAME)? || sidecar.has(NEW_NAME)?)
     }
 
-    /// The log that is there, with what it is over and what happened since; `None` where there is none, or one that was never synced and did
-    /// not outlive the machine.
+    /// The log that is there; `None` where there is none, or one that was never synced and did not outlive the machine.
     ///
     /// # Errors
-    /// What the operating system says; [`StagingError::SidecarDamaged`] where its first record is not understood.
-    pub(super) fn open(
-        sidecar: &Arc<Sidecar>,
-    ) -> Result<Option<(Self, Begin, Vec<Record>)>, StagingError> {
+    /// What the operating system says; [`StagingError::SidecarDamaged`] where its first record is not understood, or one in its middle is damaged.
+    pub(super) fn open(sidecar: &Arc<Sidecar>) -> Result<Option<Opened>, StagingError> {
         let is_named = sidecar.has(NAME)?;
         let name = if is_named { NAME } else { NEW_NAME };
         if !sidecar.has(name)? {
@@ -77,16 +119,18 @@ impl Log {
         }
         let file = sidecar.open(name)?;
         let failed = |error: io::Error| sidecar.failed(name, error);
-        let len_bytes = file.metadata().map_err(failed)?.len();
-        let mut bytes = vec![0; usize::try_from(len_bytes).map_err(|_| StagingError::TooLong)?];
-        file.read_exact_at(&mut bytes, 0).map_err(failed)?;
-        let (records, ends) = decode(&bytes);
-        let whole_bytes = ends.last().copied().unwrap_or(0);
         let foreign = |what| StagingError::SidecarDamaged {
             path: sidecar.path().join(name),
             what,
         };
-        let mut records = records.into_iter();
+        let len_bytes = file.metadata().map_err(failed)?.len();
+        if len_bytes > MAX_BYTES {
+            return Err(foreign("it is too long to be a log of staged changes"));
+        }
+        let mut bytes = vec![0; usize::try_from(len_bytes).map_err(|_| StagingError::TooLong)?];
+        file.read_exact_at(&mut bytes, 0).map_err(failed)?;
+        let found = read(&bytes);
+        let mut records = found.records.into_iter();
         let begin = match records.next() {
             Some(Record::Begin(begin)) => begin,
             None if !is_named => return Ok(None),
@@ -95,16 +139,44 @@ impl Log {
         if begin.format != FORMAT {
             return Err(foreign("it was written by another version of this program"));
         }
+        if found.is_damaged {
+            return Err(foreign("a record in its middle is damaged"));
+        }
+        let whole_bytes = found.ends.last().copied().unwrap_or(0);
         file.set_len(whole_bytes).map_err(failed)?;
-        let log = Self {
+        let mut log = Self {
             sidecar: sidecar.clone(),
             file,
-            len_bytes: whole_bytes,
-            ends,
-            is_broken: false,
+            end: Mutex::new(End {
+                len_bytes: whole_bytes,
+                promised_bytes: whole_bytes,
+                durable_bytes: found.durable_bytes,
+                ..End::default()
+            }),
+            ends: found.ends,
             is_named: Arc::new(AtomicBool::new(is_named)),
         };
-        Ok(Some((log, begin, records.collect())))
+        if !found.is_same_boot {
+            // What was read after another start of the machine came from the disk.
+            log.end_mut().durable_bytes = whole_bytes;
+        }
+        Ok(Some(Opened {
+            log,
+            begin,
+            records: records.collect(),
+            is_same_boot: found.is_same_boot,
+            is_cut: !found.is_same_boot && whole_bytes < len_bytes,
+        }))
+    }
+
+    /// Notes that what comes behind is written after another start of the machine than what is there.
+    ///
+    /// # Errors
+    /// What the operating system says.
+    pub(super) fn note_boot(&mut self) -> Result<(), StagingError> {
+        self.append(&Record::Boot {
+            boot: this_boot().map(str::to_owned),
+        })
     }
 
     /// Takes back the records from the one with this number on, counted from 0 without the first one.
@@ -112,10 +184,15 @@ impl Log {
     /// # Errors
     /// What the operating system says.
     pub(super) fn cut(&mut self, record: usize) -> Result<(), StagingError> {
-        if let Some(&end) = self.ends.get(record) {
-            self.file.set_len(end).map_err(|error| self.failed(error))?;
-            self.len_bytes = end;
+        if let Some(&len_bytes) = self.ends.get(record) {
+            self.file
+                .set_len(len_bytes)
+                .map_err(|error| self.failed(error))?;
             self.ends.truncate(record + 1);
+            let end = self.end_mut();
+            end.len_bytes = len_bytes;
+            end.promised_bytes = len_bytes;
+            end.durable_bytes = end.durable_bytes.min(len_bytes);
         }
         Ok(())
     }
@@ -131,29 +208,65 @@ impl Log {
     /// # Errors
     /// What the operating system says; the log is then as it was.
     pub(super) fn append(&mut self, record: &Record) -> Result<(), StagingError> {
-        if self.is_broken {
-            let cut = self.file.set_len(self.len_bytes);
+        let mut end = self.end();
+        self.append_at(&mut end, record)?;
+        end.promised_bytes = end.len_bytes;
+        Ok(())
+    }
+
+    fn append_at(&self, end: &mut End, record: &Record) -> Result<(), StagingError> {
+        if end.is_broken {
+            let cut = self.file.set_len(end.len_bytes);
             cut.map_err(|error| self.failed(error))?;
-            self.is_broken = false;
+            end.is_broken = false;
         }
         let bytes = encode(record);
-        if let Err(error) = self.file.write_all_at(&bytes, self.len_bytes) {
-            self.is_broken = self.file.set_len(self.len_bytes).is_err();
+        if let Err(error) = self.file.write_all_at(&bytes, end.len_bytes) {
+            end.is_broken = self.file.set_len(end.len_bytes).is_err();
             return Err(self.failed(error));
         }
-        self.len_bytes += bytes.len() as u64;
+        end.len_bytes += bytes.len() as u64;
         Ok(())
     }
 
     /// Makes all records durable, and the log's name.
     ///
     /// # Errors
-    /// What the operating system says.
+    /// What the operating system says; of a sync before this one too.
     pub(super) fn sync(&self) -> Result<(), StagingError> {
-        self.file.sync_data().map_err(|error| self.failed(error))?;
+        self.sync_records()?;
         if !self.is_named.load(Ordering::Acquire) {
             name(&self.sidecar, &self.is_named)?;
             self.sidecar.sync()?;
+        }
+        Ok(())
+    }
+
+    fn sync_records(&self) -> Result<(), StagingError> {
+        let len_bytes = {
+            let mut end = self.end();
+            if let Some(error) = &end.failure {
+                return Err(self.failed(io::Error::new(error.kind(), error.clone())));
+            }
+            if end.promised_bytes <= end.durable_bytes {
+                return Ok(());
+            }
+            let durable_bytes = end.durable_bytes;
+            self.append_at(&mut end, &Record::Synced { durable_bytes })?;
+            end.len_bytes
+        };
+        let synced = self.file.sync_data();
+        let mut end = self.end();
+        if let Err(error) = synced {
+            let error = Arc::new(error);
+            end.failure = Some(error.clone());
+            return Err(self.failed(io::Error::new(error.kind(), error)));
+        }
+        end.durable_bytes = end.durable_bytes.max(len_bytes);
+        let durable_bytes = end.durable_bytes;
+        if let Err(error) = self.append_at(&mut end, &Record::Synced { durable_bytes }) {
+            // All is durable. Only damage that comes over the end of it would now be taken for what a power failure left.
+            log::debug!("{error}");
         }
         Ok(())
     }
@@ -174,6 +287,14 @@ impl Log {
             }
             name(&sidecar, &is_named).map_err(io::Error::other)
         })
+    }
+
+    fn end(&self) -> MutexGuard<'_, End> {
+        self.end.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn end_mut(&mut self) -> &mut End {
+        self.end.get_mut().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn failed(&self, error: io::Error) -> StagingError {
@@ -203,6 +324,107 @@ pub(super) fn encode(record: &Record) -> Vec<u8> {
     [&length.to_le_bytes()[..], &checksum(&text), &text].concat()
 }
 
+/// What the bytes of a log are.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Found {
+    /// Those up to the first that is not whole, the log's first one among them.
+    pub(super) records: Vec<Record>,
+    /// Where each of them ends.
+    pub(super) ends: Vec<u64>,
+    /// See [`Opened::is_same_boot`].
+    is_same_boot: bool,
+    /// How much is said to have been durable, by records that are whole.
+    durable_bytes: u64,
+    /// Whether what is behind the records is neither what a process leaves that ended nor what a machine leaves that went down.
+    pub(super) is_damaged: bool,
+}
+
+/// What `bytes` are as a log. Whatever they are, no more memory is taken than they justify.
+pub(super) fn read(bytes: &[u8]) -> Found {
+    let (records, ends) = decode(bytes);
+    let whole_bytes = ends.last().copied().unwrap_or(0);
+    let whole = bytes
+        .len()
+        .min(usize::try_from(whole_bytes).unwrap_or(usize::MAX));
+    let rest = &bytes[whole..];
+    let (behind, is_searched) = whole_records_behind(rest);
+    let boot = records
+        .iter()
+        .chain(&behind)
+        .rev()
+        .find_map(|record| match record {
+            Record::Begin(begin) => Some(begin.boot.as_deref()),
+            Record::Boot { boot } => Some(boot.as_deref()),
+            _ => None,
+        });
+    let is_same_boot = is_this_boot(boot.flatten());
+    let durable = |records: &[Record]| {
+        let durable = records.iter().map(|record| match record {
+            Record::Synced { durable_bytes } => *durable_bytes,
+            _ => 0,
+        });
+        durable.max().unwrap_or(0)
+    };
+    let durable_behind = durable(&behind);
+    let is_damaged = if rest.is_empty() {
+        false
+    } else if is_same_boot {
+        // A process that ends in a write leaves the beginning of a record.
+        !behind.is_empty() || !is_searched || !is_cut_off(rest)
+    } else {
+        durable_behind > whole_bytes || !is_searched
+    };
+    Found {
+        durable_bytes: durable(&records).min(whole_bytes),
+        records,
+        ends,
+        is_same_boot,
+        is_damaged,
+    }
+}
+
+/// Whether what is there is shorter than the record that it begins.
+fn is_cut_off(rest: &[u8]) -> bool {
+    rest.first_chunk().is_none_or(|length| {
+        let end = HEAD_BYTES as u64 + u64::from(u32::from_le_bytes(*length));
+        end > rest.len() as u64
+    })
+}
+
+/// The whole records behind one that is not whole, and whether all of `rest` could be searched for them: it takes a hash of each text that may be that of a
+/// record, so that not more than a few times the whole is hashed.
+fn whole_records_behind(rest: &[u8]) -> (Vec<Record>, bool) {
+    let mut left_bytes = rest.len().saturating_mul(4).saturating_add(1 << 20);
+    let mut records = Vec::new();
+    let mut at = 1;
+    while let Some(candidate) = rest.get(at..)
+        && candidate.len() > HEAD_BYTES
+    {
+        // The text is an object of JSON.
+        let length = candidate
+            .first_chunk()
+            .map(|length| u32::from_le_bytes(*length) as usize);
+        let text = length.and_then(|length| candidate[HEAD_BYTES..].get(..length));
+        let Some(text) = text.filter(|text| text.starts_with(b"{\"") && text.ends_with(b"}"))
+        else {
+            at += 1;
+            continue;
+        };
+        if text.len() > left_bytes {
+            return (records, false);
+        }
+        left_bytes -= text.len();
+        match decode_one(candidate) {
+            Some((record, behind)) => {
+                records.push(record);
+                at = rest.len() - behind.len();
+            }
+            None => at += 1,
+        }
+    }
+    (records, true)
+}
+
 /// The records up to the first that is not whole, and where each of them ends.
 pub(super) fn decode(bytes: &[u8]) -> (Vec<Record>, Vec<u64>) {
     let (mut records, mut ends) = (Vec::new(), Vec::new());
@@ -226,96 +448,4 @@ fn decode_one(bytes: &[u8]) -> Option<(Record, &[u8])> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::super::change::Change;
-    use super::*;
-
-    fn begin() -> Begin {
-        Begin {
-            format: FORMAT,
-            device: 1,
-            inode: 2,
-            base: None,
-            pinned: false,
-        }
-    }
-
-    fn change(name: &str) -> Record {
-        Record::Change(Change::Mkdir {
-            path: name.as_bytes().to_vec(),
-        })
-    }
-
-    #[test]
-    fn a_log_that_was_cut_anywhere_holds_what_was_whole() {
-        let directory = tempfile::tempdir().unwrap();
-        let sidecar = Sidecar::make(&directory.path().join("s")).unwrap();
-        let mut log = Log::begin(&sidecar, &begin()).unwrap();
-        log.sync().unwrap();
-        let mut ends = vec![log.len_bytes];
-        for name in ["a", "bb", "c"] {
-            log.append(&change(name)).unwrap();
-            ends.push(log.len_bytes);
-        }
-        let path = directory.path().join("s/changes");
-        let whole = std::fs::read(&path).unwrap();
-        for len in 0..=whole.len() {
-            std::fs::write(&path, &whole[..len]).unwrap();
-            let complete = ends.iter().filter(|&&end| end <= len as u64).count();
-            let opened = Log::open(&sidecar);
-            if complete == 0 {
-                assert!(
-                    matches!(opened, Err(StagingError::SidecarDamaged { .. })),
-                    "{len}"
-                );
-                continue;
-            }
-            let (mut log, found, records) = opened.unwrap().unwrap();
-            assert_eq!(found, begin());
-            assert_eq!(records.len(), complete - 1, "{len}");
-            // What is added goes behind what is whole.
-            log.append(&change("new")).unwrap();
-            let (_, _, records) = Log::open(&sidecar).unwrap().unwrap();
-            assert_eq!(records.len(), complete, "{len}");
-            assert_eq!(records.last(), Some(&change("new")));
-        }
-    }
-
-    #[test]
-    fn a_flipped_bit_ends_the_log() {
-        let directory = tempfile::tempdir().unwrap();
-        let sidecar = Sidecar::make(&directory.path().join("s")).unwrap();
-        let mut log = Log::begin(&sidecar, &begin()).unwrap();
-        let first = log.len_bytes;
-        log.append(&change("a")).unwrap();
-        log.append(&change("b")).unwrap();
-        log.sync().unwrap();
-        let path = directory.path().join("s/changes");
-        let whole = std::fs::read(&path).unwrap();
-        for byte in usize::try_from(first).unwrap()..whole.len() {
-            let mut damaged = whole.clone();
-            damaged[byte] ^= 1;
-            std::fs::write(&path, &damaged).unwrap();
-            let (_, _, records) = Log::open(&sidecar).unwrap().unwrap();
-            let expected = [change("a"), change("b")];
-            assert!(records.len() < 2);
-            assert_eq!(records, expected[..records.len()]);
-        }
-    }
-
-    #[test]
-    fn another_format_is_refused() {
-        let directory = tempfile::tempdir().unwrap();
-        let sidecar = Sidecar::make(&directory.path().join("s")).unwrap();
-        assert!(Log::open(&sidecar).unwrap().is_none());
-        let other = Begin {
-            format: FORMAT + 1,
-            ..begin()
-        };
-        Log::begin(&sidecar, &other).unwrap();
-        assert!(matches!(
-            Log::open(&sidecar),
-            Err(StagingError::SidecarDamaged { .. })
-        ));
-    }
-}
+mod tests;

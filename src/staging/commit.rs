@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Display;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 
 use chrono::{DateTime, TimeDelta, Timelike, Utc};
@@ -13,8 +14,8 @@ use super::tree::{Node, NodeContent};
 use super::{CommitRequest, NodeId, Staging, StagingError};
 use crate::source::JournalFolder;
 use crate::store::{
-    AttributeChange, CommitError, CommitReport, Description, NewContent, NewObject, NewVersion,
-    VersionKey, WrittenDataset,
+    AttributeChange, CommitError, CommitReport, CommitState, Description, NewContent, NewObject,
+    NewVersion, VersionKey, WrittenDataset,
 };
 
 /// What becomes of a dataset.
@@ -41,8 +42,13 @@ impl Staging {
         self.refresh()?;
         let committed = {
             let _gate = self.gate.write().unwrap_or_else(PoisonError::into_inner);
-            self.check_latch()
-                .and_then(|()| self.commit_and_start_over(request))
+            self.progress.begin();
+            self.is_committing.store(true, Ordering::Release);
+            let committed = self
+                .check_latch()
+                .and_then(|()| self.commit_and_start_over(request));
+            self.is_committing.store(false, Ordering::Release);
+            committed
         };
         let outcome = match &committed {
             Ok((report, _)) => format!(
@@ -60,12 +66,20 @@ impl Staging {
         Ok(report)
     }
 
+    /// How far the commit is that runs now; `None` where none does.
+    #[must_use]
+    pub fn progress(&self) -> Option<CommitState> {
+        let is_committing = self.is_committing.load(Ordering::Acquire);
+        is_committing.then(|| self.progress.state())
+    }
+
     /// Says in the status that what was asked for is no commit at all.
     pub fn refuse_commit(&self, error: &dyn Display) {
         self.set_outcome(failed(error));
     }
 
     fn set_outcome(&self, outcome: String) {
+        *self.refusal.lock().unwrap_or_else(PoisonError::into_inner) = None;
         *self.outcome.lock().unwrap_or_else(PoisonError::into_inner) = Some(outcome);
     }
 
@@ -93,6 +107,7 @@ impl Staging {
             base,
             attributes,
             objects: planned.iter().map(new_object).collect(),
+            progress: &self.progress,
         };
         // A version outside the range of 64-bit nanoseconds cannot be recognised afterwards, but neither can it be stored.
         let begun = timestamp.timestamp_nanos_opt().map(|timestamp_ns| {
@@ -172,6 +187,9 @@ impl Staging {
         let NodeContent::Dataset(dataset) = &node.content else {
             return Ok(None);
         };
+        if let Some(content) = state.known_content(id) {
+            content.settle_npy(&state.tree.path(id, true)?)?;
+        }
         let stays = node.origin.as_ref() == Some(path);
         if stays && dataset.overlay.is_none() && dataset.declared.is_empty() {
             return Ok(None);

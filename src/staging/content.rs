@@ -1,11 +1,13 @@
 //! The bytes of one staged dataset: those of the base version, under an overlay once they are edited.
 
+use std::fmt::Write;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use super::StagingError;
+use super::npy::{Given, WideText};
 use super::overlay::{BaseBytes, Overlay};
-use crate::h5::Class;
+use crate::h5::{Class, Datatype};
 use crate::store::{Dataset, OpenDataset, StoreError, VersionKey, VersionedFile};
 
 /// How the elements of a dataset are shown, which decides whether they can be edited.
@@ -21,7 +23,10 @@ pub(super) enum Form {
 
 impl Form {
     pub(super) fn of(dataset: &Dataset) -> Self {
-        let datatype = dataset.datatype();
+        Self::of_type(dataset.datatype())
+    }
+
+    pub(super) fn of_type(datatype: &Datatype) -> Self {
         match datatype.class {
             Class::VlenString { .. } => Self::Text,
             _ if datatype.contains_pointers() => Self::Json,
@@ -73,6 +78,21 @@ impl Base {
         self.ask(0, Dataset::len_bytes)
     }
 
+    /// What the dataset is, in hexadecimal digits; `None` for a new one.
+    ///
+    /// # Errors
+    /// What is wrong with the dataset, or with the hashes of its chunks.
+    pub(super) fn digest(&self) -> Result<Option<String>, StoreError> {
+        self.ask(None, |dataset| {
+            let bytes = dataset.fingerprint()?;
+            let mut digits = String::with_capacity(2 * bytes.len());
+            for byte in bytes {
+                write!(digits, "{byte:02x}").expect("writing to memory");
+            }
+            Ok(Some(digits))
+        })
+    }
+
     pub(super) fn form(&self) -> Result<Form, StoreError> {
         self.ask(Form::Stored, |dataset| Ok(Form::of(dataset)))
     }
@@ -112,9 +132,35 @@ impl BaseBytes for Base {
 pub(super) struct Body {
     pub(super) base: Base,
     pub(super) overlay: Option<Overlay>,
+    /// The .npy file that it is written as, if it is.
+    pub(super) npy: Option<Given>,
+    /// How the lines of text are shown as a .npy file; until they change.
+    wide: OnceLock<Arc<WideText>>,
 }
 
 impl Body {
+    /// Removes what is staged of a dataset that is no longer in the tree, once nobody uses it.
+    pub(super) fn discard(&mut self) {
+        if let Some(overlay) = &mut self.overlay {
+            overlay.discard();
+        }
+        if let Some(npy) = &mut self.npy {
+            npy.discard();
+        }
+    }
+
+    /// How its lines of text are shown as a .npy file.
+    ///
+    /// # Errors
+    /// What is wrong with the text.
+    pub(super) fn wide(&self) -> Result<Arc<WideText>, StagingError> {
+        if let Some(wide) = self.wide.get() {
+            return Ok(wide.clone());
+        }
+        let wide = Arc::new(WideText::of(self)?);
+        Ok(self.wide.get_or_init(|| wide).clone())
+    }
+
     pub(super) fn len_bytes(&self) -> Result<u64, StoreError> {
         match &self.overlay {
             Some(overlay) => Ok(overlay.len_bytes()),
@@ -139,8 +185,15 @@ impl Body {
         }
     }
 
+    /// Base, overlay and .npy file, where all are there.
+    pub(super) fn parts(&mut self) -> Option<(&Base, &mut Overlay, &mut Given)> {
+        self.wide.take();
+        Some((&self.base, self.overlay.as_mut()?, self.npy.as_mut()?))
+    }
+
     /// The overlay, which is there, and the base below it.
     pub(super) fn edit(&mut self) -> Result<(&Base, &mut Overlay), StagingError> {
+        self.wide.take();
         match &mut self.overlay {
             Some(overlay) => Ok((&self.base, overlay)),
             None => Err(StagingError::Stale),
@@ -154,13 +207,21 @@ pub(super) struct Content {
     /// Held for reading while bytes are read, so that readers do not wait for each other. Taken last of all locks of staging.
     body: RwLock<Body>,
     opens: AtomicUsize,
+    /// How many of these see it as a .npy file.
+    npy_opens: AtomicUsize,
 }
 
 impl Content {
     pub(super) fn new(base: Base, overlay: Option<Overlay>) -> Arc<Self> {
         Arc::new(Self {
-            body: RwLock::new(Body { base, overlay }),
+            body: RwLock::new(Body {
+                base,
+                overlay,
+                npy: None,
+                wide: OnceLock::new(),
+            }),
             opens: AtomicUsize::new(0),
+            npy_opens: AtomicUsize::new(0),
         })
     }
 
@@ -172,8 +233,30 @@ impl Content {
         self.body.write().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Makes its bytes durable.
+    pub(super) fn sync(&self) -> Result<(), StagingError> {
+        let body = self.read();
+        let draft = body.npy.as_ref().and_then(Given::draft);
+        body.overlay.iter().chain(draft).try_for_each(Overlay::sync)
+    }
+
     pub(super) fn is_open(&self) -> bool {
         self.opens.load(Ordering::Acquire) > 0
+    }
+
+    /// Whether somebody has it open as its bytes, or as a .npy file.
+    pub(super) fn is_open_as(&self, npy: bool) -> bool {
+        let npy_opens = self.npy_opens.load(Ordering::Acquire);
+        if npy {
+            npy_opens > 0
+        } else {
+            self.opens.load(Ordering::Acquire) > npy_opens
+        }
+    }
+
+    /// The same of others than the one who asks.
+    pub(super) fn is_open_by_others(&self) -> bool {
+        self.npy_opens.load(Ordering::Acquire) > 1
     }
 
     pub(super) fn opened(&self) {
@@ -182,5 +265,15 @@ impl Content {
 
     pub(super) fn closed(&self) {
         self.opens.fetch_sub(1, Ordering::AcqRel);
+    }
+
+    pub(super) fn opened_as_npy(&self) {
+        self.opened();
+        self.npy_opens.fetch_add(1, Ordering::AcqRel);
+    }
+
+    pub(super) fn closed_as_npy(&self) {
+        self.npy_opens.fetch_sub(1, Ordering::AcqRel);
+        self.closed();
     }
 }

@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use crate::source::TransactionError;
 use crate::store::description::DescriptionError;
-use crate::store::{CommitError, StagedReadError, StoreError};
+use crate::store::text::TextError;
+use crate::store::{CommitError, NpyError, StagedReadError, StoreError, WideTextError};
 
 /// Why something staged could not be had or changed.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -76,6 +77,65 @@ pub enum StagingError {
         /// Why not.
         what: &'static str,
     },
+    /// What is written as a .npy file is none, or not one that its dataset can become.
+    #[error("{}.npy: {error}", dataset.escape_ascii())]
+    Npy {
+        /// The dataset's path.
+        dataset: Vec<u8>,
+        /// What is wrong.
+        error: NpyError,
+    },
+    /// A file without a header was to be a .npy file, or its header was cut.
+    #[error("{}.npy: its header was not written to its end: save it again, or remove it", dataset.escape_ascii())]
+    NpyUnfinished {
+        /// The dataset's path.
+        dataset: Vec<u8>,
+    },
+    /// A .npy file has more or less data than its header says.
+    #[error(
+        "{}.npy: its header says {want_bytes} bytes of data, and it has {got_bytes}: save it again",
+        dataset.escape_ascii()
+    )]
+    NpyLength {
+        /// The dataset's path.
+        dataset: Vec<u8>,
+        /// What the header says.
+        want_bytes: u64,
+        /// What there is.
+        got_bytes: u64,
+    },
+    /// A string of a .npy file cannot be stored.
+    #[error("{}.npy: string {element}: {error}", dataset.escape_ascii())]
+    NpyText {
+        /// The dataset's path.
+        dataset: Vec<u8>,
+        /// Which one, in C order, counted from 0.
+        element: u64,
+        /// What is wrong.
+        error: WideTextError,
+    },
+    /// Strings of which one is so much longer than the others that the array would be nearly all padding.
+    #[error(
+        "{}.npy: as <U{chars} the array would be nearly all padding: read the lines in staging/",
+        dataset.escape_ascii()
+    )]
+    NpyTooWide {
+        /// The dataset's path.
+        dataset: Vec<u8>,
+        /// Characters of the longest string.
+        chars: u64,
+    },
+    /// Staged text that stands for no strings.
+    #[error("{}: {error}", dataset.escape_ascii())]
+    Text {
+        /// The dataset's path.
+        dataset: Vec<u8>,
+        /// What is wrong.
+        error: TextError,
+    },
+    /// Writing to a file whose header was refused, or that has become another one.
+    #[error("what was written before was refused, or is another file now: open it anew")]
+    NpyRefused,
     /// Longer than a file can be.
     #[error("the file would be too long")]
     TooLong,

@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use super::change::Change;
-use super::content::{Content, Form};
+use super::content::{Body, Content, Form};
+use super::state::State;
 use super::{Allocate, NodeId, Staging, StagingError, sync_names};
 
 /// An open dataset, closed when dropped. It goes on being the same dataset when it is renamed, removed or committed.
@@ -81,6 +82,9 @@ impl Staging {
     ) -> Result<usize, StagingError> {
         let _gate = self.pass()?;
         self.stage(file.node, &file.content)?;
+        self.resize(file.node, &file.content, |len| {
+            offset.saturating_add(bytes.len() as u64).max(len)
+        })?;
         let mut body = file.content.write();
         let (base, overlay) = body.edit()?;
         overlay.write_at(base, offset, bytes)
@@ -93,6 +97,9 @@ impl Staging {
     pub fn append(&self, file: &StagedFile, bytes: &[u8]) -> Result<usize, StagingError> {
         let _gate = self.pass()?;
         self.stage(file.node, &file.content)?;
+        self.resize(file.node, &file.content, |len| {
+            len.saturating_add(bytes.len() as u64)
+        })?;
         let mut body = file.content.write();
         let (base, overlay) = body.edit()?;
         overlay.write_at(base, overlay.len_bytes(), bytes)
@@ -116,6 +123,7 @@ impl Staging {
         len_bytes: u64,
     ) -> Result<(), StagingError> {
         let _gate = self.pass()?;
+        self.resize(node, content, |_| len_bytes)?;
         if content.read().len_bytes()? == len_bytes {
             return Ok(());
         }
@@ -140,20 +148,13 @@ impl Staging {
         let range = offset..end;
         let _gate = self.pass()?;
         self.stage(file.node, &file.content)?;
+        self.resize(file.node, &file.content, |len| match mode {
+            Allocate::Extend | Allocate::ZeroRange { keep_size: false } => end.max(len),
+            _ => len,
+        })?;
         let mut body = file.content.write();
         let (base, overlay) = body.edit()?;
-        match mode {
-            Allocate::Extend => overlay.reserve(&range, false),
-            Allocate::Reserve => overlay.reserve(&range, true),
-            Allocate::PunchHole => overlay.punch(base, &range),
-            Allocate::ZeroRange { keep_size } => {
-                overlay.punch(base, &range)?;
-                if !keep_size && end > overlay.len_bytes() {
-                    overlay.truncate(end)?;
-                }
-                Ok(())
-            }
-        }
+        overlay.allocate(base, mode, &range)
     }
 
     /// The first byte at `offset` or behind it that is data, or that is a hole (`for_hole`).
@@ -175,46 +176,82 @@ impl Staging {
     /// # Errors
     /// What the operating system says.
     pub fn fsync(&self, file: &StagedFile) -> Result<(), StagingError> {
-        if let Some(overlay) = &file.content.read().overlay {
-            overlay.sync()?;
-        }
+        file.content.sync()?;
         sync_names(self.state().as_ref())
     }
 
+    /// Its bytes get another length as such: then no header of a .npy file says any more what they are. To be called with the gate held.
+    fn resize(
+        &self,
+        node: NodeId,
+        content: &Content,
+        new_len_bytes: impl FnOnce(u64) -> u64,
+    ) -> Result<(), StagingError> {
+        let resizes = {
+            let body = content.read();
+            body.npy.is_some() && {
+                let len_bytes = body.len_bytes()?;
+                new_len_bytes(len_bytes) != len_bytes
+            }
+        };
+        if resizes {
+            self.change_state(|state| self.forget_npy(state, node, &mut content.write()))?;
+        }
+        Ok(())
+    }
+
     /// Gives a dataset its overlay, if it has none yet. To be called with the gate held, so that it stays.
-    fn stage(&self, node: NodeId, content: &Arc<Content>) -> Result<(), StagingError> {
-        let len_bytes = {
+    pub(super) fn stage(&self, node: NodeId, content: &Arc<Content>) -> Result<(), StagingError> {
+        // Text has to be read for this, and hashes: not under the lock of all.
+        let (len_bytes, digest) = {
             let body = content.read();
             if body.overlay.is_some() {
                 return Ok(());
             }
-            // Text has to be read for this: not under the lock of all.
-            body.base.len_bytes()?
+            let digest = body.base.digest().unwrap_or_else(|error| {
+                log::debug!("what is edited cannot be told from another file's: {error}");
+                None
+            });
+            (body.base.len_bytes()?, digest)
         };
         self.change_state(|state| {
             let mut body = content.write();
-            if body.overlay.is_some() {
-                return Ok(());
-            }
-            let mut overlay = state.new_overlay(&self.path, len_bytes)?;
-            match state.tree.path(node, true) {
-                Ok(path) => {
-                    let edited = Change::Edit {
-                        path,
-                        overlay: overlay.number(),
-                    };
-                    if let Err(error) = state.change(&self.path, &edited) {
-                        overlay.discard();
-                        return Err(error);
-                    }
-                    state.keep(node, content.clone());
-                }
-                // It was removed while it was open: its bytes go when it is closed.
-                Err(_) => overlay.discard(),
-            }
-            body.overlay = Some(overlay);
-            Ok(())
+            self.give_overlay(state, node, content, &mut body, (len_bytes, digest))
         })
+    }
+
+    /// Gives a dataset its overlay over so many bytes of its base, if it has none yet; the digest tells which bytes these are. `body` is that of
+    /// `content`.
+    pub(super) fn give_overlay(
+        &self,
+        state: &mut State,
+        node: NodeId,
+        content: &Arc<Content>,
+        body: &mut Body,
+        (len_bytes, digest): (u64, Option<String>),
+    ) -> Result<(), StagingError> {
+        if body.overlay.is_some() {
+            return Ok(());
+        }
+        let mut overlay = state.new_overlay(&self.path, len_bytes)?;
+        match state.tree.path(node, true) {
+            Ok(path) => {
+                let edited = Change::Edit {
+                    path,
+                    overlay: overlay.number(),
+                    digest,
+                };
+                if let Err(error) = state.change(&self.path, &edited) {
+                    overlay.discard();
+                    return Err(error);
+                }
+                state.keep(node, content.clone());
+            }
+            // It was removed while it was open: its bytes go when it is closed.
+            Err(_) => overlay.discard(),
+        }
+        body.overlay = Some(overlay);
+        Ok(())
     }
 }
 

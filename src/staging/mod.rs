@@ -8,6 +8,7 @@
 
 mod attributes;
 mod block_set;
+mod boot;
 mod change;
 mod change_log;
 mod commit;
@@ -15,6 +16,7 @@ mod content;
 mod error;
 mod files;
 mod names;
+mod npy;
 mod open_files;
 mod overlay;
 mod recovery;
@@ -31,6 +33,7 @@ pub(crate) mod fuzzing;
 mod tests;
 
 use std::path::PathBuf;
+use std::sync::atomic::AtomicBool;
 use std::sync::{
     Arc, Mutex, OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard, TryLockError,
 };
@@ -40,6 +43,7 @@ use std::time::{Duration, Instant, UNIX_EPOCH};
 use content::Content;
 pub use error::StagingError;
 pub use files::StagedFile;
+pub use npy::{NpyEntry, NpyFile, is_temporary_name};
 pub use recovery::{recover, settle};
 use sidecar::Sidecar;
 use state::{Durable, State};
@@ -49,7 +53,7 @@ pub use types::{
     StagedKind, StagedStat,
 };
 
-use crate::store::{CommitError, Dataset, Snapshot, VersionIndex, VersionedFile};
+use crate::store::{CommitError, CommitProgress, Dataset, Snapshot, VersionIndex, VersionedFile};
 
 /// How long a mount waits for an earlier one that still has what is staged, and how often it tries.
 const HOLDER_PATIENCE: Duration = Duration::from_secs(1);
@@ -70,6 +74,11 @@ pub struct Staging {
     on_replaced: OnceLock<OnReplaced>,
     /// What became of the last commit.
     outcome: Mutex<Option<String>>,
+    /// How far the commit is that runs, if one does.
+    progress: CommitProgress,
+    is_committing: AtomicBool,
+    /// What was refused of .npy files since.
+    refusal: Mutex<Option<String>>,
     /// The commit that failed when the file was being changed. It may be finished at the next mount, with what was staged then, so nothing is staged or
     /// committed any more.
     latch: OnceLock<Arc<CommitError>>,
@@ -94,6 +103,9 @@ impl Staging {
             state: RwLock::default(),
             on_replaced: OnceLock::new(),
             outcome: Mutex::default(),
+            refusal: Mutex::default(),
+            progress: CommitProgress::default(),
+            is_committing: AtomicBool::new(false),
             latch: OnceLock::new(),
         }
     }
@@ -320,6 +332,7 @@ impl Staging {
             }
             self.start_over(&mut state, base, is_pinned, Durable::Yes)?
         };
+        *self.refusal.lock().unwrap_or_else(PoisonError::into_inner) = None;
         self.tell(&replaced);
         Ok(())
     }
@@ -511,12 +524,7 @@ fn sync_all(state: Option<&State>) -> Result<(), StagingError> {
 }
 
 fn sync_contents(contents: &[Arc<Content>]) -> Result<(), StagingError> {
-    for content in contents {
-        if let Some(overlay) = &content.read().overlay {
-            overlay.sync()?;
-        }
-    }
-    Ok(())
+    contents.iter().try_for_each(|content| content.sync())
 }
 
 fn sync_names(state: Option<&State>) -> Result<(), StagingError> {

@@ -5,37 +5,63 @@
 //! not, is as in the base up to the *base limit*, and zeros from there on. The limit is the lowest length that the dataset ever had
 //! since it was edited.
 //!
+//! # When the process ends
+//!
 //! Each change is made in such an order that the dataset has its old bytes or its new ones if the process ends in between: bytes are
 //! written before their bit is set, and what lies in a block without its bit is never read. A file of which only the length was
-//! lowered when the process ended has a limit above its length; it is lowered when the overlay is opened.
+//! lowered when the process ended has a limit above its length; it is lowered when the overlay is opened. Both files are there, and `N.blocks` has its
+//! beginning, before the log speaks of them.
 //!
-//! Both files are there, and `N.blocks` has its beginning, before the log speaks of them; but none of that is durable before it is synced. After a
-//! crash of the machine, an overlay may be *unborn*: one of the files is missing, or `N.blocks` has nothing in it.
+//! # When the machine goes down
 //!
-//! `N.blocks` begins with eight bytes that name it, and the base limit (64-bit little-endian); the bits follow from byte 4096 on.
+//! What was not synced reaches the disk in any order, or not at all: a bit may be there whose block is not. So each block has a second bit, which says that
+//! the block was durable once. A sync writes the data, then these bits, then the file that they are in. After another start of the machine
+//! ([`boot`](super::boot)) a block counts
+//!
+//! - if its second bit is set: it holds what was synced, or what was written over that later. This includes zeros that are a hole in `N.data`;
+//! - else if `N.data` has data there and no hole: file systems show what was written, or a hole, for a block that was not written before;
+//! - else not: it is then as in the base again, as if it had not been written. Whoever takes the overlay up is told how many those are.
+//!
+//! An overlay that was never synced may be *unborn*: one of the files is missing, or `N.blocks` has nothing in it, or `N.data` is empty, and nobody knows
+//! whether it was. What becomes of those, the log decides ([`state`](super::state)).
+//!
+//! The bytes have no checksums: a disk that gives back other ones than were written is not noticed here, as it is not for any file that is only written
+//! once. What the log and the heads of these files say is checked.
+//!
+//! # When syncing fails
+//!
+//! The kernel then forgets which bytes it could not write, so that they read as before as soon as memory gets short, and the next sync succeeds without
+//! them. So an overlay of which one sync failed fails at every further one, and no version is made of it. A commit itself syncs no
+//! overlay: it reads what was written, and what it makes durable is the version.
+//!
+//! # Layout
+//!
+//! `N.blocks` begins with eight bytes that name it, the base limit, and 1 if it was ever synced (64-bit little-endian each). From byte 4096 on there are
+//! pages of 4096 bytes in pairs: bits of blocks that are staged, and of the same blocks that were durable.
 
 use std::fs::File;
 use std::io::{self, IoSlice};
 use std::ops::Range;
 use std::os::unix::fs::{FileExt, MetadataExt};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::SystemTime;
 
 use rustix::fs::FallocateFlags;
 use rustix::io::Errno;
 
-use super::StagingError;
 use super::block_set::{BlockSet, PAGE_BYTES};
 use super::open_files::{OverlayFile, Part};
 use super::sidecar::Sidecar;
+use super::{Allocate, StagingError};
 use crate::store::StoreError;
 
 /// Bytes of a block.
 pub(super) const BLOCK_BYTES: u64 = 4096;
 /// What `N.blocks` begins with.
-const MAGIC: [u8; 8] = *b"vh5fsblk";
-/// That, and the base limit.
-const HEAD_BYTES: usize = 16;
+const MAGIC: [u8; 8] = *b"vh5fsbl2";
+/// That, the base limit, and whether it was synced.
+const HEAD_BYTES: usize = 24;
+const SYNCED_OFFSET: u64 = 16;
 /// Where its bits begin.
 const BITS_OFFSET: u64 = 4096;
 /// The longest file.
@@ -52,6 +78,22 @@ pub(super) trait BaseBytes {
     fn seek(&self, offset: u64, for_hole: bool) -> Result<Option<u64>, StoreError>;
 }
 
+/// No bytes at all.
+#[derive(Debug)]
+pub(super) struct NoBase;
+
+impl BaseBytes for NoBase {
+    fn read_exact_at(&self, _offset: u64, buffer: &mut [u8]) -> Result<(), StoreError> {
+        // Nothing lies below a limit of 0.
+        buffer.fill(0);
+        Ok(())
+    }
+
+    fn seek(&self, _offset: u64, _for_hole: bool) -> Result<Option<u64>, StoreError> {
+        Ok(None)
+    }
+}
+
 /// The staged bytes of a dataset.
 #[derive(Debug)]
 pub(super) struct Overlay {
@@ -60,10 +102,23 @@ pub(super) struct Overlay {
     data: OverlayFile,
     blocks: OverlayFile,
     set: BlockSet,
+    /// Those of `set` that were not durable yet. Changed with the overlay locked for writing, or by a sync.
+    fresh: Mutex<BlockSet>,
+    /// Why a sync failed.
+    failure: OnceLock<Arc<io::Error>>,
     base_limit: u64,
     len_bytes: u64,
     modified: SystemTime,
     removal: Removal,
+}
+
+/// What may be missing in the files of an overlay.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Since {
+    /// Nothing: at most the process ended.
+    SameBoot,
+    /// What was not synced: the machine was started anew.
+    OtherBoot,
 }
 
 impl Drop for Overlay {
@@ -81,6 +136,13 @@ impl Drop for Overlay {
             Removal::OnceLogged => self.sidecar.remove_once_logged(self.number),
         }
     }
+}
+
+/// What is kept of each block.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Bits {
+    Staged,
+    Durable,
 }
 
 /// What becomes of the files when an overlay is dropped.
@@ -109,6 +171,12 @@ pub(super) fn number_of(name: &str) -> Option<u64> {
         .ok()
 }
 
+/// The three numbers that `N.blocks` begins with.
+fn fields(head: &[u8; HEAD_BYTES]) -> [u64; 3] {
+    let (numbers, _) = head.as_chunks();
+    std::array::from_fn(|at| u64::from_le_bytes(numbers[at]))
+}
+
 impl Overlay {
     /// A new overlay over `len_bytes` of a base.
     ///
@@ -133,6 +201,8 @@ impl Overlay {
             data,
             blocks,
             set: BlockSet::default(),
+            fresh: Mutex::default(),
+            failure: OnceLock::new(),
             base_limit: len_bytes,
             len_bytes,
             modified: SystemTime::now(),
@@ -140,7 +210,7 @@ impl Overlay {
         };
         // Dropped on failure, which removes both.
         overlay.check_len(len_bytes)?;
-        let head = [MAGIC, len_bytes.to_le_bytes()].concat();
+        let head = [MAGIC, len_bytes.to_le_bytes(), [0; 8]].concat();
         overlay.blocks_done(overlay.blocks.get()?.write_all_at(&head, 0))?;
         overlay.set_len_bytes(len_bytes)?;
         let mut overlay = overlay;
@@ -159,17 +229,36 @@ impl Overlay {
         }
         let mut head = [0; HEAD_BYTES];
         match sidecar.open(&name)?.read_exact_at(&mut head, 0) {
-            Ok(()) => Ok(head == [0; HEAD_BYTES]),
-            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(true),
-            Err(error) => Err(sidecar.failed(&name, error)),
+            Ok(()) => {}
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(true),
+            Err(error) => return Err(sidecar.failed(&name, error)),
         }
+        if head == [0; HEAD_BYTES] {
+            return Ok(true);
+        }
+        let [_, _, synced] = fields(&head);
+        let data = sidecar.open(&data_name(number))?.metadata();
+        let data = data.map_err(|error| sidecar.failed(&data_name(number), error))?;
+        Ok(synced == 0 && data.len() == 0)
     }
 
-    /// The overlay that an earlier mount left.
+    /// The overlay that an earlier mount left, and how many of its blocks were lost since.
     ///
     /// # Errors
     /// What the operating system says; [`StagingError::SidecarDamaged`] where the files are not those of an overlay.
-    pub(super) fn open(sidecar: &Arc<Sidecar>, number: u64) -> Result<Self, StagingError> {
+    pub(super) fn open(
+        sidecar: &Arc<Sidecar>,
+        number: u64,
+        since: Since,
+    ) -> Result<(Self, u64), StagingError> {
+        for name in [data_name(number), blocks_name(number)] {
+            if !sidecar.has(&name)? {
+                return Err(StagingError::SidecarDamaged {
+                    path: sidecar.path().join(name),
+                    what: "it is missing",
+                });
+            }
+        }
         let data = OverlayFile::of(sidecar, number, Part::Data);
         let blocks = OverlayFile::of(sidecar, number, Part::Blocks);
         let metadata = data
@@ -182,6 +271,8 @@ impl Overlay {
             data,
             blocks,
             set: BlockSet::default(),
+            fresh: Mutex::default(),
+            failure: OnceLock::new(),
             base_limit: 0,
             len_bytes: metadata.len(),
             modified: metadata
@@ -190,47 +281,115 @@ impl Overlay {
             removal: Removal::Never,
         };
         overlay.load_blocks()?;
-        Ok(overlay)
+        let lost = match since {
+            Since::SameBoot => 0,
+            Since::OtherBoot => overlay.drop_lost()?,
+        };
+        Ok((overlay, lost))
     }
 
     fn load_blocks(&mut self) -> Result<(), StagingError> {
         let mut head = [0; HEAD_BYTES];
         let blocks = self.blocks.get()?;
-        let read = blocks.read_exact_at(&mut head, 0);
-        let is_cut = matches!(&read, Err(error) if error.kind() == io::ErrorKind::UnexpectedEof);
-        if is_cut || (read.is_ok() && head[..8] != MAGIC) {
-            return Err(StagingError::SidecarDamaged {
-                path: self.sidecar.path().join(blocks_name(self.number)),
-                what: "it does not say which bytes are staged",
-            });
+        let damaged = || StagingError::SidecarDamaged {
+            path: self.sidecar.path().join(blocks_name(self.number)),
+            what: "it does not say which bytes are staged",
+        };
+        match blocks.read_exact_at(&mut head, 0) {
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Err(damaged()),
+            read => self.blocks_done(read)?,
         }
-        self.blocks_done(read)?;
-        let (_, limit) = head.split_at(8);
-        self.base_limit = u64::from_le_bytes(*limit.first_chunk().expect("half of 16 bytes"));
+        let [_, limit, synced] = fields(&head);
+        if head[..MAGIC.len()] != MAGIC || limit > MAX_LEN_BYTES || synced > 1 {
+            return Err(damaged());
+        }
+        self.base_limit = limit;
         let len_bytes = self
             .blocks_done(blocks.metadata())?
             .len()
             .saturating_sub(BITS_OFFSET);
+        let mut durable = BlockSet::default();
         let mut at = 0;
         // Holes are skipped: a file with one byte far out has a long, empty map.
         while let Some(data) = self.next_bits(at, len_bytes)? {
             let page = data / PAGE_BYTES as u64;
             let start = page * PAGE_BYTES as u64;
+            // No byte of a file has such a number.
+            if page / 2 > MAX_LEN_BYTES / BLOCK_BYTES / (8 * PAGE_BYTES as u64) {
+                break;
+            }
             let mut bytes = [0; PAGE_BYTES];
             let count = usize::try_from((len_bytes - start).min(PAGE_BYTES as u64))
                 .expect("at most a page");
             let read = blocks.read_exact_at(&mut bytes[..count], BITS_OFFSET + start);
             self.blocks_done(read)?;
-            self.set.load_page(page, &bytes);
+            if page.is_multiple_of(2) {
+                self.set.load_page(page / 2, &bytes);
+            } else {
+                durable.load_page(page / 2, &bytes);
+            }
             at = start + PAGE_BYTES as u64;
         }
         self.set
             .remove(self.len_bytes.div_ceil(BLOCK_BYTES)..u64::MAX);
+        let mut fresh = self.set.clone();
+        fresh.subtract(&durable);
+        self.fresh = Mutex::new(fresh);
         if self.base_limit > self.len_bytes {
             self.store_limit(self.len_bytes)?;
             self.base_limit = self.len_bytes;
         }
         Ok(())
+    }
+
+    /// Takes those blocks for not staged that were never durable and are in no extent of `N.data`. Gives their number.
+    fn drop_lost(&mut self) -> Result<u64, StagingError> {
+        let mut lost_blocks = 0;
+        let mut block = 0;
+        loop {
+            let fresh = self.fresh();
+            let Some(start) = fresh.next_in(block) else {
+                return Ok(lost_blocks);
+            };
+            let end = fresh.next_out(start);
+            drop(fresh);
+            let data = self.next_data(start.saturating_mul(BLOCK_BYTES))?;
+            // Half a block is a block, for the smaller ones that a file system may have.
+            let first = data.map_or(end, |data| (data / BLOCK_BYTES).clamp(start, end));
+            if first > start {
+                lost_blocks += first - start;
+                self.unmark(start..first)?;
+                block = first;
+                continue;
+            }
+            let hole = self.next_hole(start.saturating_mul(BLOCK_BYTES))?;
+            block = hole.map_or(end, |hole| hole.div_ceil(BLOCK_BYTES).clamp(start + 1, end));
+        }
+    }
+
+    /// The first byte of `N.data` at `at` or behind it that is not in a hole; `None` where there is none.
+    fn next_data(&self, at: u64) -> Result<Option<u64>, StagingError> {
+        self.seek_data(rustix::fs::SeekFrom::Data(at), at)
+    }
+
+    /// The first byte of `N.data` at `at` or behind it that is in a hole; `None` where there is none.
+    fn next_hole(&self, at: u64) -> Result<Option<u64>, StagingError> {
+        let end = self.len_bytes;
+        self.seek_data(rustix::fs::SeekFrom::Hole(at), end)
+    }
+
+    /// `unknown` is what is answered where the file system does not tell.
+    fn seek_data(
+        &self,
+        to: rustix::fs::SeekFrom,
+        unknown: u64,
+    ) -> Result<Option<u64>, StagingError> {
+        match rustix::fs::seek(&*self.data.get()?, to) {
+            Ok(found) => Ok(Some(found)),
+            Err(Errno::NXIO) => Ok(None),
+            Err(Errno::INVAL | Errno::OPNOTSUPP) => Ok(Some(unknown)),
+            Err(error) => Err(self.sidecar.failed(&data_name(self.number), error)),
+        }
     }
 
     /// The first byte of bits at `at` or behind it that is not in a hole.
@@ -432,6 +591,30 @@ impl Overlay {
         Ok(())
     }
 
+    /// `fallocate(2)`.
+    ///
+    /// # Errors
+    /// Those of [`Overlay::reserve`] and [`Overlay::punch`].
+    pub(super) fn allocate(
+        &mut self,
+        base: &dyn BaseBytes,
+        mode: Allocate,
+        range: &Range<u64>,
+    ) -> Result<(), StagingError> {
+        match mode {
+            Allocate::Extend => self.reserve(range, false),
+            Allocate::Reserve => self.reserve(range, true),
+            Allocate::PunchHole => self.punch(base, range),
+            Allocate::ZeroRange { keep_size } => {
+                self.punch(base, range)?;
+                if !keep_size && range.end > self.len_bytes {
+                    self.truncate(range.end)?;
+                }
+                Ok(())
+            }
+        }
+    }
+
     /// Reserves room for a range, and makes the dataset long enough for it unless `keep_size`.
     ///
     /// # Errors
@@ -584,43 +767,116 @@ impl Overlay {
     /// Makes everything durable, short of the files' names.
     ///
     /// # Errors
-    /// What the operating system says.
+    /// What the operating system says; of a sync before this one too.
     pub(super) fn sync(&self) -> Result<(), StagingError> {
+        self.check_synced()?;
+        let synced = self.sync_files();
+        if let Err(StagingError::Sidecar { error, .. }) = &synced {
+            // The first one counts.
+            let _ = self.failure.set(error.clone());
+        }
+        synced
+    }
+
+    /// # Errors
+    /// What made a sync fail, if one did: what is read may then not be what was written.
+    pub(super) fn check_synced(&self) -> Result<(), StagingError> {
+        match self.failure.get() {
+            None => Ok(()),
+            Some(error) => Err(StagingError::Sidecar {
+                path: self.sidecar.path().join(data_name(self.number)),
+                error: error.clone(),
+            }),
+        }
+    }
+
+    fn sync_files(&self) -> Result<(), StagingError> {
         self.data_done(self.data.get()?.sync_data())?;
-        self.blocks_done(self.blocks.get()?.sync_data())
+        {
+            let mut fresh = self.fresh();
+            let durable = std::mem::take(&mut *fresh);
+            let mut block = 0;
+            while let Some(start) = durable.next_in(block) {
+                block = durable.next_out(start);
+                let stored = self.store_bits(&(start..block), Bits::Durable, &fresh);
+                if let Err(error) = stored {
+                    *fresh = durable;
+                    return Err(error);
+                }
+            }
+        }
+        let blocks = self.blocks.get()?;
+        self.blocks_done(blocks.write_all_at(&1u64.to_le_bytes(), SYNCED_OFFSET))?;
+        self.blocks_done(blocks.sync_data())
+    }
+
+    fn fresh(&self) -> MutexGuard<'_, BlockSet> {
+        self.fresh.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn fresh_mut(&mut self) -> &mut BlockSet {
+        self.fresh.get_mut().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Says that `blocks` are staged.
     fn mark(&mut self, blocks: Range<u64>) -> Result<(), StagingError> {
-        let before = self.set.bytes_of(&blocks).1;
-        let Some(changed) = self.set.insert(blocks.clone()) else {
+        if self.set.next_out(blocks.start) >= blocks.end {
+            return Ok(());
+        }
+        let mut added = BlockSet::default();
+        added.insert(blocks.clone());
+        added.subtract(&self.set);
+        let Some(changed) = self.set.insert(blocks) else {
             return Ok(());
         };
-        if let Err(error) = self.store_bits(&changed) {
-            for (byte, bits) in (blocks.start / 8..).zip(before) {
-                for bit in (0..8).filter(|bit| bits >> bit & 1 == 0) {
-                    let block = byte * 8 + bit;
-                    if blocks.contains(&block) {
-                        self.set.remove(block..block + 1);
-                    }
-                }
-            }
+        if let Err(error) = self.store_bits(&changed, Bits::Staged, &BlockSet::default()) {
+            self.set.subtract(&added);
             return Err(error);
         }
+        self.fresh_mut().unite(&added);
         Ok(())
     }
 
     /// Says that `blocks` are not staged.
     fn unmark(&mut self, blocks: Range<u64>) -> Result<(), StagingError> {
-        match self.set.remove(blocks) {
-            Some(changed) => self.store_bits(&changed),
-            None => Ok(()),
-        }
+        self.fresh_mut().remove(blocks.clone());
+        let Some(changed) = self.set.remove(blocks) else {
+            return Ok(());
+        };
+        self.store_bits(&changed, Bits::Staged, &BlockSet::default())?;
+        self.store_bits(&changed, Bits::Durable, &self.fresh())
     }
 
-    fn store_bits(&self, blocks: &Range<u64>) -> Result<(), StagingError> {
-        let (first, bytes) = self.set.bytes_of(blocks);
-        self.blocks_done(self.blocks.get()?.write_all_at(&bytes, BITS_OFFSET + first))
+    /// Writes what `bits` are of `blocks`; of those that are `fresh`, none is durable.
+    fn store_bits(
+        &self,
+        blocks: &Range<u64>,
+        bits: Bits,
+        fresh: &BlockSet,
+    ) -> Result<(), StagingError> {
+        let (first, mut bytes) = self.set.bytes_of(blocks);
+        let page = match bits {
+            Bits::Staged => 0,
+            Bits::Durable => {
+                for (byte, fresh) in bytes.iter_mut().zip(fresh.bytes_of(blocks).1) {
+                    *byte &= !fresh;
+                }
+                1
+            }
+        };
+        let file = self.blocks.get()?;
+        let mut rest = &bytes[..];
+        let mut at = first;
+        while !rest.is_empty() {
+            let (number, within) = (at / PAGE_BYTES as u64, at % PAGE_BYTES as u64);
+            let left = usize::try_from(PAGE_BYTES as u64 - within).expect("at most a page");
+            let (piece, behind) = rest.split_at(left.min(rest.len()));
+            let offset = BITS_OFFSET + (2 * number + page) * PAGE_BYTES as u64 + within;
+            self.blocks_done(file.write_all_at(piece, offset))?;
+            at += piece.len() as u64;
+            rest = behind;
+        }
+        Ok(())
     }
 
     fn store_limit(&self, limit: u64) -> Result<(), StagingError> {

@@ -20,10 +20,13 @@ impl CommittedBytes {
     /// All bytes of a dataset, or only an edit of its base.
     ///
     /// # Errors
-    /// What is wrong with the base.
+    /// What is wrong with the base; of the overlay, that a sync of it failed.
     pub(super) fn new(content: Arc<Content>, is_edit: bool) -> Result<Self, StagingError> {
         let (len_bytes, base_len_bytes) = {
             let body = content.read();
+            if let Some(overlay) = &body.overlay {
+                overlay.check_synced()?;
+            }
             (body.len_bytes()?, body.base.len_bytes()?)
         };
         Ok(Self {

@@ -1,4 +1,18 @@
 //! What is staged now: the tree, the bytes of its datasets, and the sidecar in which both are kept.
+//!
+//! # What a machine that went down leaves
+//!
+//! A sync makes the bytes of a dataset durable, and then the log, with all changes of the tree that were made until then. So after another start of the machine
+//! the tree is at least what it was at the last sync. An overlay that was never synced, but is in the part of the log that was, begins anew: as the
+//! dataset is in the base, or empty. Behind that part, the log is cut off before the first change that tells of such an overlay: whoever wrote a new file and moved it
+//! over another one, without any sync, has the old one again. That anything was lost is said in the status and in the log of the program.
+//!
+//! # What is staged belongs to one file
+//!
+//! A file may be moved, copied back from a backup, repacked, or have versions added and removed, and what is staged stays good as long as the version is there
+//! that it is based on. So the version's name and time must be found, and each edited dataset must be there what it was when it was edited: not by its
+//! place, which those change, but by its type, shape and the hashes of its chunks ([`Dataset::fingerprint`](crate::store::Dataset)). A file in which it is not, is another one with the same
+//! names, and the sidecar is set aside.
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -6,13 +20,15 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
+use super::boot::this_boot;
 use super::change::{BaseVersion, Begin, Change, FORMAT, Record};
-use super::change_log::Log;
+use super::change_log::{Log, Opened};
 use super::content::{Base, Content};
-use super::overlay::{Overlay, number_of};
+use super::npy::Given;
+use super::overlay::{Overlay, Since, number_of};
 use super::recovery::{log_recovery, recover_in};
 use super::sidecar::Sidecar;
-use super::tree::{Applied, Tree};
+use super::tree::{Applied, DatasetNode, Tree};
 use super::{NodeId, StagingError};
 use crate::source::{Identity, LocalFile, Recovery};
 use crate::store::{Snapshot, StoreError, VersionKey, VersionTree, VersionedFile};
@@ -20,6 +36,8 @@ use crate::store::{Snapshot, StoreError, VersionKey, VersionTree, VersionedFile}
 /// How long the file is given to be read after it was recovered.
 const PATIENCE: Duration = Duration::from_secs(5);
 const INTERVAL: Duration = Duration::from_millis(2);
+/// How many datasets are named of those that lost something.
+const MAX_NAMED: usize = 5;
 
 /// The bytes of a dataset of which somebody knows.
 #[derive(Debug)]
@@ -175,13 +193,13 @@ impl State {
         old: Option<&Tree>,
     ) -> Result<Self, StagingError> {
         let fresh = || Self::over(file, current(&file.look()), false, old);
-        let Some((log, begin, records)) = Log::open(sidecar)? else {
+        let Some(opened) = Log::open(sidecar)? else {
             sidecar.remove_all()?;
             return fresh();
         };
         let sidecar = sidecar.clone();
         let snapshot = file.look();
-        if let Some(Record::Commit(begun)) = records.last() {
+        if let Some(Record::Commit(begun)) = last_change(&opened.records) {
             let version = VersionKey::from(&begun.commit);
             if snapshot.history().by_key(&version).is_some() {
                 // The process ended between the commit and the new beginning.
@@ -192,6 +210,7 @@ impl State {
                     current(&snapshot)
                 };
                 let mut state = Self::over(file, base, is_pinned, old)?;
+                drop(opened);
                 if is_pinned {
                     let log = Log::begin(&sidecar, &state.begin_record())?;
                     remove_overlays(&sidecar, |_| false)?;
@@ -204,48 +223,102 @@ impl State {
                 return Ok(state);
             }
         }
-        Self::replay(file, Kept { sidecar, log }, &begin, records, old)
+        Self::replay(file, sidecar, opened, old)
     }
 
     fn replay(
         file: &Arc<VersionedFile>,
-        mut kept: Kept,
-        begin: &Begin,
-        mut records: Vec<Record>,
+        sidecar: Arc<Sidecar>,
+        opened: Opened,
         old: Option<&Tree>,
     ) -> Result<Self, StagingError> {
-        let mut lost = None;
+        let Opened {
+            log,
+            begin,
+            mut records,
+            is_same_boot,
+            is_cut,
+        } = opened;
+        let mut kept = Kept { sidecar, log };
+        let mut is_cut = is_cut;
+        let mut reborn = Vec::new();
         let mut state = loop {
-            let mut state = Self::replay_tree(file, &kept.sidecar, begin, &records, old)?;
+            let mut state = Self::replay_tree(file, &kept.sidecar, &begin, &records, old)?;
             if state.is_base_gone {
                 state.kept = Some(kept);
                 return Ok(state);
             }
+            if is_same_boot {
+                break state;
+            }
             let unborn = state.unborn_overlays(&kept.sidecar)?;
-            let Some(record) = record_of(&records, &unborn) else {
+            let promised = records
+                .iter()
+                .rposition(|record| matches!(record, Record::Synced { .. }))
+                .unwrap_or(0);
+            let Some(record) = record_of(&records[promised..], &unborn) else {
+                reborn = unborn;
                 break state;
             };
-            // Nothing that was logged behind it was synced either.
+            let record = promised + record;
             kept.log.cut(record)?;
             records.truncate(record);
-            let words =
-                "The machine went down before the last changes were durable: they are lost.";
-            log::warn!("{}: {words}", kept.sidecar.path().display());
-            lost = Some(words.to_owned());
+            is_cut = true;
         };
-        state.note = lost;
+        let since = if is_same_boot {
+            Since::SameBoot
+        } else {
+            Since::OtherBoot
+        };
+        let mut lost = Vec::new();
         let mut numbers = Vec::new();
         for id in state.tree.datasets_within(NodeId::ROOT) {
             let node = state.tree.node(id)?;
-            let Some(number) = node.dataset().and_then(|dataset| dataset.overlay) else {
+            let Some(dataset) = node.dataset() else {
                 continue;
             };
-            numbers.push(number);
+            if dataset.overlay.is_none() && dataset.npy.is_none() {
+                continue;
+            }
+            numbers.extend(dataset.overlays());
             let base = Base::new(file, state.place_of(node.origin.as_ref()));
-            let overlay = Overlay::open(&kept.sidecar, number)?;
-            state.keep(id, Content::new(base, Some(overlay)));
+            let mut all_lost_blocks = 0;
+            let mut open = |number, len_bytes: &dyn Fn() -> Result<u64, StoreError>| {
+                let (overlay, lost_blocks) = if reborn.contains(&number) {
+                    let overlay = Overlay::create(&kept.sidecar, number, len_bytes()?)?;
+                    (overlay, 1)
+                } else {
+                    Overlay::open(&kept.sidecar, number, since)?
+                };
+                all_lost_blocks += lost_blocks;
+                Ok::<_, StagingError>(overlay)
+            };
+            let overlay = match dataset.overlay {
+                Some(number) => Some(open(number, &|| base.len_bytes())?),
+                None => None,
+            };
+            let npy = match &dataset.npy {
+                Some(npy) => {
+                    let draft = npy.draft.map(|number| open(number, &|| Ok(0)));
+                    Some(Given::taken_up(npy.header.clone(), draft.transpose()?))
+                }
+                None => None,
+            };
+            if all_lost_blocks > 0 {
+                lost.push(state.tree.path(id, true)?);
+            }
+            let content = Content::new(base, overlay);
+            content.write().npy = npy;
+            state.keep(id, content);
         }
         remove_overlays(&kept.sidecar, |number| numbers.contains(&number))?;
+        if !is_same_boot {
+            kept.log.note_boot()?;
+        }
+        state.note = note_of_lost(is_cut, &lost);
+        if let Some(note) = &state.note {
+            log::warn!("{}: {note}", kept.sidecar.path().display());
+        }
         state.kept = Some(kept);
         Ok(state)
     }
@@ -271,8 +344,16 @@ impl State {
         let now = SystemTime::now();
         for record in records {
             if let Record::Change(change) = record {
-                if let Change::Create { overlay, .. } | Change::Edit { overlay, .. } = change {
+                if let Some(overlay) = change.overlay() {
                     state.next_overlay = state.next_overlay.max(overlay.saturating_add(1));
+                }
+                if let Change::Edit {
+                    path,
+                    digest: Some(digest),
+                    ..
+                } = change
+                {
+                    state.check_edited(sidecar, path, digest)?;
                 }
                 state.tree.apply(change, Some(now)).map_err(|error| {
                     log::error!("{}: {change:?}: {error}", sidecar.path().display());
@@ -286,14 +367,41 @@ impl State {
         Ok(state)
     }
 
+    /// Holds a dataset, before it is edited, to be what it was then.
+    fn check_edited(
+        &self,
+        sidecar: &Sidecar,
+        path: &[u8],
+        digest: &str,
+    ) -> Result<(), StagingError> {
+        // What is not there does not fit, and that is found when the change is made.
+        let Ok(node) = self.tree.find(path).and_then(|id| self.tree.node(id)) else {
+            return Ok(());
+        };
+        let base = Base::new(&self.file, self.place_of(node.origin.as_ref()));
+        match base.digest() {
+            Ok(Some(now)) if now != digest => Err(StagingError::SidecarDamaged {
+                path: sidecar.path().to_owned(),
+                what: "it is of another file: a dataset is not what it was when it was edited",
+            }),
+            Ok(_) => Ok(()),
+            Err(error) => {
+                let path = String::from_utf8_lossy(path);
+                log::warn!("whether {path} is what was edited cannot be known: {error}");
+                Ok(())
+            }
+        }
+    }
+
     /// Those overlays of the tree that never became durable.
     fn unborn_overlays(&self, sidecar: &Arc<Sidecar>) -> Result<Vec<u64>, StagingError> {
         let mut unborn = Vec::new();
         for id in self.tree.datasets_within(NodeId::ROOT) {
-            if let Some(number) = self.tree.node(id)?.dataset().and_then(|node| node.overlay)
-                && Overlay::is_unborn(sidecar, number)?
-            {
-                unborn.push(number);
+            let dataset = self.tree.node(id)?.dataset();
+            for number in dataset.into_iter().flat_map(DatasetNode::overlays) {
+                if Overlay::is_unborn(sidecar, number)? {
+                    unborn.push(number);
+                }
             }
         }
         Ok(unborn)
@@ -317,6 +425,7 @@ impl State {
             inode: self.identity.inode,
             base: self.base.as_ref().map(BaseVersion::from),
             pinned: self.is_pinned,
+            boot: this_boot().map(str::to_owned),
         }
     }
 
@@ -394,7 +503,7 @@ impl State {
         }
         let node = self.tree.node(id)?;
         let dataset = node.dataset().ok_or(StagingError::IsADirectory)?;
-        if node.parent.is_none() || dataset.overlay.is_some() {
+        if node.parent.is_none() || dataset.overlay.is_some() || dataset.npy.is_some() {
             return Err(StagingError::Stale);
         }
         let base = Base::new(&self.file, self.place_of(node.origin.as_ref()));
@@ -440,10 +549,8 @@ impl State {
     /// Lets go of a dataset that was removed; its bytes stay as long as somebody has it open.
     fn remove(&mut self, id: NodeId) {
         let content = self.known_content(id);
-        if let Some(content) = &content
-            && let Some(overlay) = &mut content.write().overlay
-        {
-            overlay.discard();
+        if let Some(content) = &content {
+            content.write().discard();
         }
         let mut gone = Vec::new();
         {
@@ -485,6 +592,7 @@ impl State {
             inode: identity.inode,
             base: base.as_ref().map(BaseVersion::from),
             pinned: is_pinned,
+            boot: this_boot().map(str::to_owned),
         };
         if let Some(kept) = &mut self.kept {
             if is_pinned {
@@ -521,15 +629,18 @@ impl State {
             };
             let loaded = self.contents().remove(&id).and_then(|slot| slot.staged);
             let mut body = content.write();
-            if let Some(overlay) = &mut body.overlay {
-                overlay.discard();
-            }
+            body.discard();
             match self.tree.node(id) {
                 Ok(node) if node.dataset().is_some() => {
                     body.base = Base::new(&self.file, self.place_of(node.origin.as_ref()));
-                    body.overlay = loaded
-                        .as_ref()
-                        .and_then(|loaded| loaded.write().overlay.take());
+                    (body.overlay, body.npy) = if let Some(loaded) = &loaded {
+                        let mut loaded = loaded.write();
+                        (loaded.overlay.take(), loaded.npy.take())
+                    } else {
+                        // Who has the .npy file open knows its header, and where data begins behind it.
+                        let npy = body.npy.take().filter(|_| content.is_open_as(true));
+                        (None, npy.and_then(Given::outliving))
+                    };
                 }
                 _ => {
                     if let Ok(node) = old_tree.node(id) {
@@ -567,13 +678,42 @@ impl State {
     }
 }
 
+/// The last record but for those that the log is kept by.
+fn last_change(records: &[Record]) -> Option<&Record> {
+    let mut records = records.iter().rev();
+    records.find(|record| !matches!(record, Record::Boot { .. } | Record::Synced { .. }))
+}
+
+/// What is said where the machine went down before all was durable; `lost` are paths.
+fn note_of_lost(is_cut: bool, lost: &[Vec<u8>]) -> Option<String> {
+    let words = "The machine went down before the last changes were durable: they are lost";
+    if lost.is_empty() {
+        return is_cut.then(|| format!("{words}."));
+    }
+    let named: Vec<_> = lost
+        .iter()
+        .take(MAX_NAMED)
+        .map(|path| String::from_utf8_lossy(path))
+        .collect();
+    let more = match lost.len() - named.len() {
+        0 => String::new(),
+        more => format!(" and {more} more"),
+    };
+    let others = if is_cut {
+        ", and others as a whole"
+    } else {
+        ""
+    };
+    Some(format!("{words} in {}{more}{others}.", named.join(", ")))
+}
+
 /// Number of the first record that tells of one of these overlays.
 fn record_of(records: &[Record], overlays: &[u64]) -> Option<usize> {
     records.iter().position(|record| {
         matches!(
             record,
-            Record::Change(Change::Create { overlay, .. } | Change::Edit { overlay, .. })
-                if overlays.contains(overlay)
+            Record::Change(change)
+                if change.overlay().is_some_and(|overlay| overlays.contains(&overlay))
         )
     })
 }

@@ -17,12 +17,26 @@ impl Staging {
             .and_then(|()| self.read(|state| self.describe_state(state)));
         let mut text =
             described.unwrap_or_else(|error| format!("Nothing can be staged: {error}\n"));
+        if let Some(progress) = self.progress() {
+            writeln!(text, "A commit is being made: {progress}.").expect("writing to memory");
+        }
+        let refusal = self.refusal.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(refusal) = &*refusal {
+            text.push_str(refusal);
+            text.push('\n');
+        }
         let outcome = self.outcome.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(outcome) = &*outcome {
             text.push_str(outcome);
             text.push('\n');
         }
         text.into_bytes()
+    }
+
+    /// Says from now on why something that was written as a .npy file was refused.
+    pub(super) fn note_refusal(&self, error: &StagingError) {
+        let mut refusal = self.refusal.lock().unwrap_or_else(PoisonError::into_inner);
+        *refusal = Some(format!("What was last refused: npy/staging/{error}."));
     }
 
     fn describe_state(&self, state: &State) -> Result<String, StagingError> {
@@ -66,6 +80,13 @@ impl Staging {
                 Some(Ok(Some(count))) => format!(" ({count} chunks)"),
                 Some(Err(error)) => format!(" ({error})"),
                 Some(Ok(None)) | None => String::new(),
+            };
+            let unfinished = id
+                .and_then(|id| state.known_content(id))
+                .and_then(|content| content.unfinished_npy());
+            let chunks = match unfinished {
+                Some(words) => format!(" ({words})"),
+                None => chunks,
             };
             let shown = id.map_or_else(|| Ok(path.to_vec()), |id| state.tree.path(id, true))?;
             writeln!(text, "{letter} {}{chunks}", String::from_utf8_lossy(&shown))

@@ -657,7 +657,8 @@ fn edits_that_were_committed_are_not_taken_up_again() {
     std::fs::rename(&copy, set.sidecar()).unwrap();
     {
         let sidecar = Sidecar::take(&set.sidecar()).unwrap().unwrap();
-        let (mut log, ..) = change_log::Log::open(&sidecar).unwrap().unwrap();
+        let opened = change_log::Log::open(&sidecar).unwrap().unwrap();
+        let mut log = opened.log;
         log.append(&change::Record::Commit(change::CommitBegun {
             commit: change::BaseVersion::from(&report.version),
             make_current: true,
@@ -684,4 +685,185 @@ fn a_new_dataset_of_a_known_path_has_its_type() {
     );
     assert_eq!(attribute(&staging, "x", "h5.shape").as_deref(), Some("[3]"));
     assert_eq!(attribute(&staging, "x", "units"), None);
+}
+
+/// What is left of staged state when the machine was started anew.
+fn start_anew(set: &Set) {
+    let path = set.sidecar().join("changes");
+    let (records, _) = change_log::decode(&std::fs::read(&path).unwrap());
+    let bytes: Vec<u8> = records
+        .into_iter()
+        .flat_map(|record| {
+            change_log::encode(&match record {
+                change::Record::Begin(begin) => change::Record::Begin(change::Begin {
+                    boot: Some("another".to_owned()),
+                    ..begin
+                }),
+                record => record,
+            })
+        })
+        .collect();
+    std::fs::write(path, bytes).unwrap();
+}
+
+fn fsync(staging: &Staging, path: &str) {
+    let file = staging
+        .open(find(staging, path).unwrap(), false, false)
+        .unwrap();
+    staging.fsync(&file).unwrap();
+}
+
+#[test]
+fn what_was_synced_outlives_the_machine_whatever_was_not() {
+    let set = Set::new();
+    let staging = set.staging();
+    write(&staging, "grp/y", 0, &[1; 8]);
+    create(&staging, "new", b"lost");
+    write(&staging, "x", 16, &[2; 8]);
+    fsync(&staging, "x");
+    let x = read(&staging, "x");
+    create(&staging, "later", b"lost");
+    create(&staging, "latest", b"lost");
+    rename(&staging, "latest", "s", RenameMode::Replace).unwrap();
+    drop(staging);
+    start_anew(&set);
+    // Overlays 1 and 2 were made before the sync, 4 and 5 after it; nothing of them reached the disk.
+    for name in ["1.data", "1.blocks", "2.blocks", "4.data", "5.data"] {
+        std::fs::write(set.sidecar().join(name), "").unwrap();
+    }
+    for _ in 0..2 {
+        let staging = set.staging();
+        staging.recover().unwrap();
+        assert_eq!(read(&staging, "x"), x);
+        assert_eq!(read(&staging, "grp/y")[..8], [0, 0, 0, 0, 1, 0, 0, 0]);
+        assert_eq!(read(&staging, "new"), b"");
+        assert!(find(&staging, "later").is_err());
+        assert_eq!(read(&staging, "s"), b"one\ntwo\n");
+    }
+    let staging = set.staging();
+    write(&staging, "grp/y", 0, &[3; 8]);
+    staging.commit(&request("r3")).unwrap();
+    assert_eq!(read(&staging, "x"), x);
+}
+
+#[test]
+fn whoever_takes_up_what_was_not_synced_is_told() {
+    let set = Set::new();
+    let staging = set.staging();
+    write(&staging, "grp/y", 0, &[1; 8]);
+    fsync(&staging, "grp/y");
+    write(&staging, "x", 16, &[2; 8]);
+    drop(staging);
+    start_anew(&set);
+    std::fs::write(set.sidecar().join("2.blocks"), "").unwrap();
+    let staging = set.staging();
+    let told = status(&staging);
+    assert!(told.contains("The machine went down"), "{told}");
+    assert_eq!(read(&staging, "x")[16..24], 2f64.to_le_bytes());
+    assert_eq!(read(&staging, "grp/y")[..8], [1; 8]);
+    drop(staging);
+    assert!(!status(&set.staging()).contains("went down"));
+}
+
+#[test]
+fn a_damaged_log_is_set_aside_and_never_taken_up_in_part() {
+    let set = Set::new();
+    let staging = set.staging();
+    create(&staging, "a", b"1");
+    create(&staging, "b", b"2");
+    drop(staging);
+    let path = set.sidecar().join("changes.new");
+    let mut bytes = std::fs::read(&path).unwrap();
+    let at = bytes
+        .windows(4)
+        .position(|found| found == b"\"a\",")
+        .expect("the record of a");
+    bytes[at + 1] ^= 4;
+    std::fs::write(&path, &bytes).unwrap();
+    let staging = set.staging();
+    let told = status(&staging);
+    assert!(told.contains("set aside"), "{told}");
+    assert!(told.contains("Nothing is staged"), "{told}");
+    assert!(find(&staging, "b").is_err());
+    let aside = set.fixture.path(".f.h5.vh5fs.aside-1");
+    assert_eq!(std::fs::read(aside.join("changes.new")).unwrap(), bytes);
+    assert_eq!(std::fs::read(aside.join("2.data")).unwrap(), b"2");
+}
+
+const TWINS: &str = r#"
+import sys
+import h5py, numpy as np
+from datetime import datetime, timezone
+from versioned_hdf5 import VersionedHDF5File
+for name, last in ("f.h5", 1), ("g.h5", 2):
+    with h5py.File(name, "w") as f:
+        v = VersionedHDF5File(f)
+        for day in 1, 2, 3:
+            when = datetime(2020, 1, day, tzinfo=timezone.utc)
+            with v.stage_version(f"r{day}", timestamp=when) as g:
+                if day == 1:
+                    g.create_dataset("x", data=np.arange(10000, dtype="<f8"), chunks=(1000,))
+                    g.create_dataset("y", data=np.arange(10000, dtype="<f8"), chunks=(1000,))
+                else:
+                    g["x"][9500] = day + (last if day == 3 else 0)
+"#;
+
+#[test]
+fn what_was_staged_over_another_file_is_set_aside() {
+    let set = Set {
+        fixture: Fixture::make(TWINS),
+    };
+    let open = |name: &str| {
+        let options = StoreOptions {
+            cache_bytes: 1 << 20,
+            decode_threads: 1,
+            verify: false,
+        };
+        let file = VersionedFile::open(&set.fixture.path(name), &options).unwrap();
+        Staging::new(Arc::new(file))
+    };
+    // What is the same in both files can be edited in either.
+    for (edited, is_taken_up) in [("y", true), ("x", false)] {
+        let staging = open("f.h5");
+        write(&staging, edited, 0, &[1; 8]);
+        staging.close().unwrap();
+        drop(staging);
+        let other = set.fixture.path(".g.h5.vh5fs");
+        std::fs::rename(set.sidecar(), &other).unwrap();
+        let staging = open("g.h5");
+        let told = status(&staging);
+        assert_eq!(told.contains("set aside"), !is_taken_up, "{told}");
+        assert_eq!(told.contains("another file"), !is_taken_up, "{told}");
+        assert_eq!(told.contains("Nothing is staged"), !is_taken_up, "{told}");
+        assert_eq!(read(&staging, edited)[..8] == [1; 8], is_taken_up);
+        staging.reset(None).unwrap();
+        assert!(!other.exists());
+        let aside = set.fixture.path(".g.h5.vh5fs.aside-1");
+        assert_eq!(aside.join("1.data").exists(), !is_taken_up);
+    }
+}
+
+/// Its chunks lie elsewhere afterwards, under other numbers.
+#[test]
+fn what_is_staged_stays_when_other_versions_are_deleted() {
+    let set = Set {
+        fixture: Fixture::make(TWINS),
+    };
+    let staging = set.staging();
+    write(&staging, "x", 0, &[1; 8]);
+    staging.close().unwrap();
+    drop(staging);
+    set.fixture.run(
+        r#"
+import h5py
+from versioned_hdf5 import delete_versions
+with h5py.File("f.h5", "r+") as f:
+    delete_versions(f, ["r1", "r2"])
+"#,
+    );
+    let staging = set.staging();
+    let told = status(&staging);
+    assert!(told.contains("M x (1 chunk)"), "{told}");
+    assert_eq!(read(&staging, "x")[..8], [1; 8]);
+    staging.commit(&request("r4")).unwrap();
 }

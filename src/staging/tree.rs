@@ -54,6 +54,25 @@ pub(super) struct DatasetNode {
     pub(super) described_by: Option<Arc<[u8]>>,
     /// Attributes `h5.*` that were set, as they were given.
     pub(super) declared: BTreeMap<Vec<u8>, Vec<u8>>,
+    /// As which .npy file it is being written.
+    pub(super) npy: Option<NpyNode>,
+}
+
+/// A .npy file that was written.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct NpyNode {
+    /// As much of its header as was written.
+    pub(super) header: Vec<u8>,
+    /// The overlay with its data, where the dataset is yet to be made of that.
+    pub(super) draft: Option<u64>,
+}
+
+impl DatasetNode {
+    /// The overlays that belong to it.
+    pub(super) fn overlays(&self) -> impl Iterator<Item = u64> {
+        let draft = self.npy.as_ref().and_then(|npy| npy.draft);
+        self.overlay.into_iter().chain(draft)
+    }
 }
 
 impl Node {
@@ -357,9 +376,9 @@ fn new_node(parent: Option<NodeId>, name: &[u8], shown: &[u8], content: NodeCont
 fn is_modified(path: &Arc<[u8]>, node: &Node) -> bool {
     node.origin.as_ref() != Some(path)
         || !node.attributes.is_empty()
-        || node
-            .dataset()
-            .is_some_and(|dataset| dataset.overlay.is_some() || !dataset.declared.is_empty())
+        || node.dataset().is_some_and(|dataset| {
+            dataset.overlay.is_some() || dataset.npy.is_some() || !dataset.declared.is_empty()
+        })
 }
 
 #[cfg(test)]

@@ -34,8 +34,8 @@ use super::own_commit::{Added, RunningCommit};
 use super::raw_data::raw_data_path;
 use super::tree::MappingPlace;
 use super::{
-    CommitError, CommitReport, Dataset, NewContent, NewObject, NewVersion, Snapshot, StoreError,
-    VersionKey, VersionedFile,
+    CommitError, CommitProgress, CommitReport, Dataset, NewContent, NewObject, NewVersion,
+    Snapshot, StoreError, VersionKey, VersionedFile,
 };
 use crate::h5::mapping::ChunkMap;
 use crate::h5::writer::{
@@ -62,6 +62,7 @@ struct Prepared<'n> {
     data_version: Option<i64>,
     attributes: AttributePlan,
     objects: Vec<PreparedObject<'n>>,
+    progress: &'n CommitProgress,
 }
 
 struct PreparedObject<'n> {
@@ -209,8 +210,11 @@ impl VersionedFile {
             objects: new
                 .objects
                 .iter()
-                .map(|object| self.prepare_object(object, base, parent, &reader, &damaged))
+                .map(|object| {
+                    self.prepare_object(object, base, parent, &reader, &damaged, new.progress)
+                })
                 .collect::<Result<_, _>>()?,
+            progress: new.progress,
         })
     }
 
@@ -221,6 +225,7 @@ impl VersionedFile {
         parent: &[u8],
         reader: &MetaReader,
         damaged: &dyn Fn(H5Error) -> CommitError,
+        progress: &CommitProgress,
     ) -> Result<PreparedObject<'n>, CommitError> {
         let owner = match object.content {
             NewContent::Group => Owner::Group,
@@ -253,7 +258,7 @@ impl VersionedFile {
             }
             NewContent::Written(written) => {
                 let plan = Plan::new(&object.path, written, base)?;
-                let hashed = hash_cells(&plan, self.threads())?;
+                let hashed = hash_cells(&plan, self.threads(), progress)?;
                 PreparedContent::Written(Box::new((plan, hashed)))
             }
         };
@@ -327,6 +332,11 @@ impl VersionedFile {
         running: &RunningCommit<'_>,
     ) -> Result<Vec<Option<NewMappings>>, CommitError> {
         let failed = |error| self.write_error(error);
+        for object in &new.objects {
+            if let PreparedContent::Written(written) = &object.content {
+                new.progress.will_store(written.1.new_chunks.len() as u64);
+            }
+        }
         let mut appended = new
             .objects
             .iter()
@@ -394,7 +404,8 @@ impl VersionedFile {
                 PreparedContent::Written(written) => {
                     let (plan, hashed) = &**written;
                     let texts = appended.texts.take();
-                    writing::write_chunks(library, plan, hashed, texts, self.threads())?;
+                    let threads = self.threads();
+                    writing::write_chunks(library, plan, hashed, texts, threads, new.progress)?;
                     let spec = VirtualSpec {
                         path: &path,
                         source: &plan.path,

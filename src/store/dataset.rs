@@ -11,7 +11,9 @@ use super::chunked::Chunked;
 use super::file_state::FileState;
 use super::history::{VersionIndex, VersionKey};
 use super::map_cache::{MapCache, MapKey};
-use super::raw_data::{FAIR_RATIO, Proof, RawData, dataset_of_raw_data, raw_data_path};
+use super::raw_data::{
+    FAIR_RATIO, Proof, RawData, dataset_of_raw_data, most_fair_bytes, raw_data_path,
+};
 use super::rendered::Rendered;
 use super::snapshot::Snapshot;
 use super::tree::{Child, ChildKind};
@@ -315,6 +317,9 @@ impl Dataset {
             .and_then(|elements| elements.checked_mul(element_bytes))
             .filter(|&bytes| element_bytes > 0 && i64::try_from(bytes).is_ok())
             .ok_or_else(|| opening.inconsistent("it is longer than a file can be"))?;
+        if element_bytes > most_fair_bytes(&opening.reader) {
+            return Err(opening.inconsistent("its elements are larger than the file can hold"));
+        }
         opening.check_pointers(&header, len_bytes / element_bytes)?;
         let raw_data = opening.raw_data(&header)?;
         let (chunk_shape, filters) = match &raw_data {

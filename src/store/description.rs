@@ -6,7 +6,7 @@ mod dtype_text;
 mod filter_text;
 
 pub use dtype_text::parse_datatype;
-pub(super) use dtype_text::{boolean, float, integer};
+pub(super) use dtype_text::{boolean, datatype_of, float, integer, vlen_string};
 pub use filter_text::{complete_filters, parse_filters};
 
 use std::borrow::Cow;

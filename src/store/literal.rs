@@ -172,7 +172,7 @@ impl Parser<'_> {
         let mut characters = self.rest.chars();
         loop {
             match characters.next().ok_or("a quote is missing")? {
-                '\\' => escaped(&mut characters, &mut text)?,
+                '\\' => escaped(&mut characters, self.dialect, &mut text)?,
                 character if character == quote => break,
                 character if u32::from(character) < 0x20 => {
                     return Err("a control character in a string");
@@ -210,7 +210,11 @@ impl Parser<'_> {
 }
 
 /// What follows a backslash.
-fn escaped(characters: &mut std::str::Chars<'_>, text: &mut Vec<u8>) -> Result<(), &'static str> {
+fn escaped(
+    characters: &mut std::str::Chars<'_>,
+    dialect: Dialect,
+    text: &mut Vec<u8>,
+) -> Result<(), &'static str> {
     const UNKNOWN: &str = "an unknown escape in a string";
     let character = match characters.next().ok_or("a quote is missing")? {
         same @ ('"' | '\'' | '\\' | '/') => same,
@@ -219,6 +223,9 @@ fn escaped(characters: &mut std::str::Chars<'_>, text: &mut Vec<u8>) -> Result<(
         'n' => '\n',
         'r' => '\r',
         't' => '\t',
+        // As Python's `repr` writes what cannot be printed.
+        'x' if dialect == Dialect::Python => code(characters, 2).ok_or(UNKNOWN)?,
+        'U' if dialect == Dialect::Python => code(characters, 8).ok_or(UNKNOWN)?,
         'u' => {
             let mut unit =
                 || (0..4).try_fold(0u32, |n, _| Some(n * 16 + characters.next()?.to_digit(16)?));
@@ -247,6 +254,15 @@ fn escaped(characters: &mut std::str::Chars<'_>, text: &mut Vec<u8>) -> Result<(
     };
     push(character, text);
     Ok(())
+}
+
+/// The character whose number is in so many hexadecimal digits.
+fn code(characters: &mut std::str::Chars<'_>, digits: usize) -> Option<char> {
+    let number = (0..digits).try_fold(0u32, |n, _| {
+        n.checked_mul(16)?
+            .checked_add(characters.next()?.to_digit(16)?)
+    });
+    char::from_u32(number?)
 }
 
 fn push(character: char, text: &mut Vec<u8>) {
@@ -324,6 +340,7 @@ mod tests {
             ("(1)", number("1")),
             ("()", list([])),
             ("'<f8'", text("<f8")),
+            (r"'\x01\xfc\U0001f600'", text("\u{1}\u{fc}\u{1f600}")),
             ("[('a', None), ]", list([list([text("a"), Literal::Null])])),
             (
                 "{'a': True,}",

@@ -15,6 +15,7 @@ mod dataset;
 mod elements;
 mod error;
 mod file_state;
+mod fingerprint;
 mod hash_table;
 mod history;
 mod literal;
@@ -25,6 +26,7 @@ mod names;
 mod new_version;
 mod npy;
 mod own_commit;
+mod progress;
 mod raw_data;
 mod raw_places;
 mod region;
@@ -69,7 +71,11 @@ pub use new_version::{
     AttributeChange, CommitFailure, CommitReport, Description, NewContent, NewObject, NewVersion,
     StagedBytes, StagedReadError, WrittenDataset,
 };
-pub use npy::{Npy, OpenNpy};
+pub use npy::{
+    Beginning, Npy, NpyElement, NpyError, NpyHeader, OpenNpy, WideTextError, count_chars,
+    fair_wide_bytes, npy_header, npy_text_header, write_line_of_wide, write_wide,
+};
+pub use progress::{CommitProgress, CommitState, CommitStep};
 pub(crate) use raw_data::filter_specs;
 pub use revision::RevisionError;
 pub(crate) use revision::steps_back;

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
 
-use super::{CommitError, Snapshot, StoreError, VersionKey};
+use super::{CommitError, CommitProgress, Snapshot, StoreError, VersionKey};
 use crate::codec::FilterSpec;
 use crate::h5::Datatype;
 use crate::h5::writer::WriteError;
@@ -25,6 +25,8 @@ pub struct NewVersion<'a> {
     pub attributes: Vec<AttributeChange>,
     /// All groups and datasets, in the byte order of their paths, so that parents come before their children.
     pub objects: Vec<NewObject<'a>>,
+    /// Where it is told how far the commit is.
+    pub progress: &'a CommitProgress,
 }
 
 /// A group or dataset of a new version.

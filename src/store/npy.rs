@@ -3,16 +3,18 @@
 //! The data is read as the raw file's is, from an offset that is smaller by the header's length; nothing is made ahead. Variable-length strings alone have no
 //! stored form that NumPy knows: they become `<U` of the longest element, made as it is read.
 
+mod given;
 mod header;
 mod wide_text;
 
 use std::sync::Arc;
 
-pub(super) use wide_text::count_chars;
+pub use given::{Beginning, NpyElement, NpyError, NpyHeader};
+pub use wide_text::{WideTextError, count_chars, write_line_of_wide, write_wide};
 
-use self::wide_text::CHARACTER_BYTES;
+use self::given::CHARACTER_BYTES;
 use super::{Dataset, OpenDataset, Snapshot, StoreError, VersionIndex, VersionKey, VersionedFile};
-use crate::h5::{DatasetHeader, Dataspace, ObjectHeader};
+use crate::h5::{DatasetHeader, Dataspace, Datatype, ObjectHeader};
 
 /// The most axes that every NumPy knows.
 const MAX_AXES: usize = 32;
@@ -64,6 +66,18 @@ impl OpenNpy {
     pub(crate) fn dataset(&self) -> &Arc<OpenDataset> {
         &self.dataset
     }
+
+    /// What comes before the data.
+    #[must_use]
+    pub fn header(&self) -> Arc<[u8]> {
+        self.npy.header.clone()
+    }
+
+    /// Length of the file in bytes.
+    #[must_use]
+    pub fn len_bytes(&self) -> u64 {
+        self.npy.len_bytes()
+    }
 }
 
 /// What of a .npy file follows from the type and the shape alone.
@@ -76,19 +90,43 @@ enum Form {
 
 /// `None` where NumPy has no such array.
 fn form(dataset: &DatasetHeader) -> Option<Form> {
-    let shape = dataset.dataspace.shape();
-    if dataset.dataspace == Dataspace::Null || shape.len() > MAX_AXES {
+    if dataset.dataspace == Dataspace::Null {
         return None;
     }
+    let shape = dataset.dataspace.shape();
     if dataset.datatype.is_vlen_string() {
-        return Some(Form::Text);
+        return (shape.len() <= MAX_AXES).then_some(Form::Text);
     }
-    let (descr, inner_axes) = header::descr(&dataset.datatype)?;
+    npy_header(&dataset.datatype, shape).map(Form::Stored)
+}
+
+/// The header of the .npy file of an array whose elements are as they are stored; `None` where NumPy has no such array.
+#[must_use]
+pub fn npy_header(datatype: &Datatype, shape: &[u64]) -> Option<Vec<u8>> {
+    let (descr, inner_axes) = header::descr(datatype)?;
     let shape = [shape, &inner_axes].concat();
     if shape.len() > MAX_AXES {
         return None;
     }
-    header::header(&descr, &shape).map(Form::Stored)
+    header::header(&descr, &shape)
+}
+
+/// The header of the .npy file of strings of up to so many characters, of which there is at least one, as NumPy has none of none.
+#[must_use]
+pub fn npy_text_header(chars: u64, shape: &[u64]) -> Option<Vec<u8>> {
+    header::header(&format!("'<U{chars}'"), shape)
+}
+
+/// Bytes of an array of `elements` strings of up to `chars` characters; `None` where it would be nearly all padding to the `text_bytes` that
+/// there are, or where NumPy has no such element.
+#[must_use]
+pub fn fair_wide_bytes(elements: u64, chars: u64, text_bytes: u64) -> Option<u64> {
+    let element_bytes = chars.checked_mul(CHARACTER_BYTES)?;
+    i32::try_from(element_bytes).ok()?;
+    let data_bytes = elements.checked_mul(element_bytes)?;
+    let is_fair =
+        data_bytes <= ALWAYS_FAIR_WIDE_BYTES || data_bytes / FAIR_WIDE_RATIO <= text_bytes;
+    is_fair.then_some(data_bytes)
 }
 
 impl Dataset {
@@ -118,18 +156,19 @@ impl Dataset {
         let longest_chars = text.longest_chars()?.max(1);
         let elements = self.header.dataspace.len().unwrap_or(u64::MAX);
         let element_bytes = longest_chars.saturating_mul(CHARACTER_BYTES);
-        let data_bytes = elements.saturating_mul(element_bytes);
-        let is_fair = data_bytes <= ALWAYS_FAIR_WIDE_BYTES
-            || data_bytes / FAIR_WIDE_RATIO <= text.len_bytes()?;
-        if !is_fair || i32::try_from(element_bytes).is_err() {
+        let text_bytes = match elements.saturating_mul(element_bytes) {
+            // Not to be known where it makes no difference.
+            ..=ALWAYS_FAIR_WIDE_BYTES => 0,
+            _ => text.len_bytes()?,
+        };
+        let Some(data_bytes) = fair_wide_bytes(elements, longest_chars, text_bytes) else {
             return Err(StoreError::TooWide {
                 dataset: self.path.to_vec(),
                 longest_chars,
-                len_bytes: data_bytes,
+                len_bytes: elements.saturating_mul(element_bytes),
             });
-        }
-        let descr = format!("'<U{longest_chars}'");
-        let header = header::header(&descr, self.header.dataspace.shape());
+        };
+        let header = npy_text_header(longest_chars, self.header.dataspace.shape());
         Ok(header.and_then(|header| Npy::new(header, data_bytes, Some(element_bytes))))
     }
 

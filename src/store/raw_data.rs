@@ -15,7 +15,8 @@ use super::region::ChunkGrid;
 use super::verification::{Unverifiable, Verdict};
 use crate::codec::{CodecError, FilterSpec, Pipeline, Scratch};
 use crate::h5::{
-    self, ChunkTable, DatasetHeader, Dataspace, Filter, Layout, ObjectHeader, StoredChunk,
+    self, ChunkTable, DatasetHeader, Dataspace, Filter, Layout, MetaReader, ObjectHeader,
+    StoredChunk,
 };
 use crate::source::Source;
 
@@ -24,6 +25,11 @@ use crate::source::Source;
 const ALWAYS_FAIR_CHUNK_BYTES: u64 = 64 << 20;
 /// The best that deflate can do is 1032 to 1.
 pub(super) const FAIR_RATIO: u64 = 1100;
+/// The most bytes of a chunk, or of an element that is in none, in the file of `reader`.
+pub(super) fn most_fair_bytes(reader: &MetaReader) -> u64 {
+    ALWAYS_FAIR_CHUNK_BYTES.max(reader.len_bytes().saturating_mul(FAIR_RATIO))
+}
+
 /// What filters may add to incompressible bytes, beside a sixteenth of them.
 const FILTER_OVERHEAD_BYTES: u64 = 4096;
 
@@ -137,9 +143,7 @@ impl RawData {
             .try_fold(header.datatype.size as u64, |n, &extent| {
                 n.checked_mul(extent)
             })
-            .filter(|&bytes| {
-                bytes <= ALWAYS_FAIR_CHUNK_BYTES.max(reader.len_bytes().saturating_mul(FAIR_RATIO))
-            })
+            .filter(|&bytes| bytes <= most_fair_bytes(&reader))
             .and_then(|bytes| usize::try_from(bytes).ok())
             .filter(|&bytes| bytes > 0)
             .ok_or_else(|| inconsistent("its chunks are of a size that the file cannot hold"))?;
@@ -460,6 +464,14 @@ impl RawData {
         })
     }
 
+    /// What the hash table says that stored chunk `index` hashes to; `None` where it says nothing of it.
+    ///
+    /// # Errors
+    /// Damage of the hash table.
+    pub(super) fn hash_of_stored(&self, index: u64) -> Result<Option<ChunkHash>, StoreError> {
+        Ok(self.stored_hash(index)?.map(|hashed| hashed.hash))
+    }
+
     fn stored_hash(&self, index: u64) -> Result<Option<HashedChunk>, StoreError> {
         let earlier = self.earlier.hashes.as_ref();
         match earlier.and_then(|table| table.get(index)) {
@@ -486,7 +498,7 @@ impl RawData {
         }
     }
 
-    fn unhashable(&self, index: u64, error: HashError) -> StoreError {
+    pub(super) fn unhashable(&self, index: u64, error: HashError) -> StoreError {
         StoreError::Unhashable {
             dataset: self.path.to_vec(),
             chunk: index,
@@ -512,6 +524,14 @@ impl RawData {
         if chunk.stored_bytes > most {
             return Err(self.wrong_length(index, chunk.stored_bytes));
         }
+        let undecodable = |error| StoreError::ChunkDecode {
+            dataset: self.path.to_vec(),
+            chunk: index,
+            error,
+        };
+        pipeline
+            .check_stored(chunk.stored_bytes, chunk.filter_mask)
+            .map_err(undecodable)?;
         let stored_bytes =
             usize::try_from(chunk.stored_bytes).expect("not much more than a chunk's length");
         SCRATCH.with_borrow_mut(|(stored, scratch)| {
@@ -527,11 +547,7 @@ impl RawData {
             let out = Arc::get_mut(&mut bytes).expect("just made");
             pipeline
                 .decode_into(stored, chunk.filter_mask, out, scratch)
-                .map_err(|error| StoreError::ChunkDecode {
-                    dataset: self.path.to_vec(),
-                    chunk: index,
-                    error,
-                })?;
+                .map_err(undecodable)?;
             Ok(bytes)
         })
     }

@@ -25,6 +25,22 @@ pub enum TextError {
     },
 }
 
+impl TextError {
+    /// The same where so many lines come before the text that it was found in.
+    #[must_use]
+    pub fn behind(self, lines: u64) -> Self {
+        let lines = usize::try_from(lines).unwrap_or(usize::MAX);
+        match self {
+            Self::BadEscape { line } => Self::BadEscape {
+                line: line.saturating_add(lines),
+            },
+            Self::Nul { line } => Self::Nul {
+                line: line.saturating_add(lines),
+            },
+        }
+    }
+}
+
 /// Appends one element and the newline after it.
 pub fn write_string_line(text: &[u8], out: &mut Vec<u8>) {
     out.reserve(text.len() + 1);

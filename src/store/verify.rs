@@ -31,7 +31,8 @@ use super::raw_data::{Earlier, RawData};
 use super::raw_places::RawPlace;
 use super::tree::ChildKind;
 use super::{
-    ElementBox, Snapshot, StoreError, StoreOptions, Unverifiable, VersionIndex, VersionedFile,
+    ElementBox, RevisionError, Snapshot, StoreError, StoreOptions, Unverifiable, VersionIndex,
+    VersionedFile,
 };
 use crate::codec::CodecError;
 use crate::h5::{ChunkTable, H5Error};
@@ -44,7 +45,7 @@ use mappings::{Checked, Entry, Stored};
 pub struct VerifyOptions {
     /// Threads that read, decode and hash.
     pub threads: usize,
-    /// One version alone, by its name in the file.
+    /// One version alone, as [`History::resolve`](super::History::resolve) takes it.
     pub version: Option<Vec<u8>>,
     /// One dataset path alone.
     pub dataset: Option<Vec<u8>>,
@@ -80,12 +81,12 @@ pub enum VerifyError {
         path: PathBuf,
     },
     /// There is no such version to be checked.
-    #[error("{} has no finished version {}", path.display(), name.escape_ascii())]
+    #[error("{}: {error}", path.display())]
     NoSuchVersion {
         /// The file.
         path: PathBuf,
-        /// As it was asked for.
-        name: Vec<u8>,
+        /// What was asked for, and why it is none.
+        error: RevisionError,
     },
     /// There is no such dataset to be checked.
     #[error("{} has no dataset {} in what is to be checked", path.display(), dataset.escape_ascii())]
@@ -177,9 +178,23 @@ impl Run<'_> {
                 .push(Finding::new(Fact::Damage(Damage::File(error))));
         }
         let reader = self.snapshot.file.h5.reader();
-        let only = self.options.version.as_deref();
+        let history = self.snapshot.history();
+        let only = match &self.options.version {
+            None => None,
+            Some(text) => {
+                Some(
+                    history
+                        .resolve(text)
+                        .map_err(|error| VerifyError::NoSuchVersion {
+                            path: path.to_owned(),
+                            error,
+                        })?,
+                )
+            }
+        };
         let versions = self.snapshot.versions_group();
-        if let Err(error) = versions::check(&reader, versions, only, &mut self.found) {
+        let only_name = only.map(|index| &*history.version(index).key.name);
+        if let Err(error) = versions::check(&reader, versions, only_name, &mut self.found) {
             self.found
                 .push(Finding::new(Fact::Damage(Damage::File(error))));
         }
@@ -188,18 +203,10 @@ impl Run<'_> {
             let fact = mappings::fact_of(error.clone());
             self.found.push(Finding::new(fact).of(&group));
         }
-        let history = self.snapshot.history();
-        let wanted: Vec<VersionIndex> = history
-            .parents_first()
-            .into_iter()
-            .filter(|&index| only.is_none_or(|only| *history.version(index).key.name == *only))
-            .collect();
-        if let (Some(name), []) = (only, &wanted[..]) {
-            return Err(VerifyError::NoSuchVersion {
-                path: path.to_owned(),
-                name: name.to_vec(),
-            });
-        }
+        let wanted: Vec<VersionIndex> = match only {
+            Some(index) => vec![index],
+            None => history.parents_first(),
+        };
         self.report.versions = wanted.len() as u64;
         let mut by_source: BTreeMap<Arc<[u8]>, Vec<Entry>> = BTreeMap::new();
         for index in wanted {

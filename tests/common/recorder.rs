@@ -471,6 +471,9 @@ impl State {
         content: Content,
         mode: u32,
     ) -> Result<FileAttr, Errno> {
+        if self.now.child(folder, name).is_some() {
+            return Err(Errno::EEXIST);
+        }
         let node = self.now.add(content, permissions(mode));
         self.attempt(Op::Link {
             folder,
@@ -550,11 +553,10 @@ impl Filesystem for Memory {
         _: u32,
         reply: ReplyEntry,
     ) {
-        let mut state = self.state();
-        if state.now.child(parent.0, name).is_some() {
-            return reply.error(Errno::EEXIST);
-        }
-        match state.make(parent.0, name, Content::Folder(BTreeMap::new()), mode) {
+        match self
+            .state()
+            .make(parent.0, name, Content::Folder(BTreeMap::new()), mode)
+        {
             Ok(attr) => reply.entry(&TTL, &attr, Generation(0)),
             Err(errno) => reply.error(errno),
         }
@@ -570,11 +572,10 @@ impl Filesystem for Memory {
         _: i32,
         reply: ReplyCreate,
     ) {
-        let mut state = self.state();
-        if state.now.child(parent.0, name).is_some() {
-            return reply.error(Errno::EEXIST);
-        }
-        match state.make(parent.0, name, Content::File(Vec::new()), mode) {
+        match self
+            .state()
+            .make(parent.0, name, Content::File(Vec::new()), mode)
+        {
             Ok(attr) => reply.created(
                 &TTL,
                 &attr,

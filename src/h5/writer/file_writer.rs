@@ -53,6 +53,12 @@ impl FileWriter {
         let end = file.end_of_file();
         let superblock = file.base_address()..end.min(file.base_address() + SUPERBLOCK_BYTES);
         transaction.set_boundary(end, superblock)?;
+        // What an interrupted commit left behind its end is not in it any more.
+        let file = if file.file_len_bytes() > end {
+            H5File::open(Arc::clone(&transaction) as _)?
+        } else {
+            file
+        };
         Ok(Self {
             path: path.to_owned(),
             transaction,

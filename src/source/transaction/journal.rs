@@ -94,6 +94,8 @@ const HEAD_CHECKSUM_BYTES: usize = 8;
 const DIGEST_BYTES: usize = 32;
 /// The longest journal. It is read into memory as a whole.
 const MAX_BYTES: u64 = 1 << 30;
+/// No file is longer (`off_t`).
+const MAX_FILE_BYTES: u64 = i64::MAX as u64;
 /// How much of the appended part is sampled: all of a small one, pieces of a large one, its beginning and its end among them.
 const SAMPLES: u64 = 64;
 const SAMPLE_BYTES: u64 = 4096;
@@ -144,7 +146,7 @@ impl JournalFolder {
         }
     }
 
-    #[cfg(test)]
+    #[cfg(any(test, fuzzing))]
     pub(super) fn on(folder: Arc<dyn Folder>, path: PathBuf) -> Self {
         Self {
             folder,
@@ -351,7 +353,9 @@ pub(super) fn sample(storage: &dyn Storage, start: u64, end: u64) -> io::Result<
 
 /// The SHA-256 of the guard; of what there is of it, where the file is shorter.
 pub(super) fn guard_digest(storage: &dyn Storage, offset: u64, len_bytes: u32) -> io::Result<Hash> {
-    let mut bytes = vec![0; len_bytes as usize];
+    let file_bytes = storage.identity().map_err(io::Error::other)?.len_bytes;
+    let there = file_bytes.saturating_sub(offset).min(len_bytes.into());
+    let mut bytes = vec![0; usize::try_from(there).map_err(io::Error::other)?];
     let read = storage.read_up_to_at(&mut bytes, offset)?;
     Ok(Sha256::digest(&bytes[..read]).into())
 }
@@ -376,7 +380,7 @@ fn encode_head(head: &Head) -> Vec<u8> {
     bytes
 }
 
-fn encode(head: &Head, body: &Body) -> Vec<u8> {
+pub(super) fn encode(head: &Head, body: &Body) -> Vec<u8> {
     let mut bytes = encode_head(head);
     let runs: usize = body.runs.iter().map(|run| 16 + 2 * run.new.len()).sum();
     let len_bytes = bytes.len() + 72 + runs + DIGEST_BYTES;
@@ -420,7 +424,7 @@ fn decode_head(bytes: &[u8]) -> Option<Head> {
         return None;
     }
     let len_bytes = fields.u32()?;
-    Some(Head {
+    let head = Head {
         device: fields.u64()?,
         inode: fields.u64()?,
         old_len_bytes: fields.u64()?,
@@ -430,7 +434,10 @@ fn decode_head(bytes: &[u8]) -> Option<Head> {
             len_bytes,
             digest: fields.hash()?,
         },
-    })
+    };
+    let places = [head.old_len_bytes, head.boundary, head.guard.offset];
+    let is_place = |&place: &u64| place <= MAX_FILE_BYTES;
+    places.iter().all(is_place).then_some(head)
 }
 
 fn decode_body(bytes: &[u8], head: &Head) -> Option<Body> {
@@ -463,7 +470,9 @@ fn decode_body(bytes: &[u8], head: &Head) -> Option<Body> {
             new: fields.take(len_bytes)?.to_vec(),
         });
     }
-    let fits = head.boundary <= new_len_bytes && final_len_bytes <= new_len_bytes;
+    let fits = head.boundary <= new_len_bytes
+        && final_len_bytes <= new_len_bytes
+        && new_len_bytes <= MAX_FILE_BYTES;
     (fits && fields.0.is_empty()).then_some(Body {
         new_len_bytes,
         final_len_bytes,
@@ -576,12 +585,13 @@ mod tests {
     /// Whoever can compute a checksum still cannot make it write where a change never does.
     #[test]
     fn runs_that_no_change_makes_are_refused() {
-        let spoil: [fn(&mut Body); 5] = [
+        let spoil: [fn(&mut Body); 6] = [
             |body| body.runs[1].offset = 891,
             |body| body.runs[1].offset = u64::MAX - 3,
             |body| body.runs[1].offset = 40,
             |body| body.new_len_bytes = 899,
             |body| body.final_len_bytes = 5001,
+            |body| body.new_len_bytes = 1 << 63,
         ];
         for spoil in spoil {
             let (head, mut body) = some();

@@ -5,7 +5,10 @@
 //! yet. `apply` makes that part durable first, then writes down in a [`journal`] what will be overwritten, and then overwrites it. A crash at any
 //! moment leaves what [`recover`] makes the old file or the new one of.
 
+mod early_sync;
 mod error;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzzing;
 mod held_back;
 mod journal;
 mod lock;
@@ -25,6 +28,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::{Identity, Source, SourceError};
+use early_sync::{EarlySync, WORTH_A_SYNC_BYTES};
 use error::io_error;
 pub use error::{Left, TransactionError};
 use held_back::HeldBack;
@@ -38,7 +42,7 @@ use storage::Storage;
 /// byte below the boundary as they were.
 #[derive(Debug)]
 pub struct Transaction {
-    storage: Box<dyn Storage>,
+    storage: Arc<dyn Storage>,
     state: Mutex<State>,
 }
 
@@ -59,6 +63,9 @@ struct State {
     head: Option<Head>,
     /// Whether bytes at or behind the boundary, or the length, were changed in the file.
     appended: bool,
+    /// How much was appended since the last early sync was asked for.
+    unsynced_bytes: u64,
+    early_sync: Option<EarlySync>,
     /// Whether the part at or behind the boundary is durable, and as long as it will be.
     is_synced: bool,
     phase: Phase,
@@ -109,7 +116,7 @@ impl Transaction {
         let len_bytes = storage.identity()?.len_bytes;
         let journal = folder.map(Journal::new);
         Ok(Self {
-            storage,
+            storage: Arc::from(storage),
             state: Mutex::new(State {
                 old_len_bytes: len_bytes,
                 boundary: len_bytes,
@@ -119,6 +126,8 @@ impl Transaction {
                 journal,
                 head: None,
                 appended: false,
+                unsynced_bytes: 0,
+                early_sync: None,
                 is_synced: false,
                 phase: Phase::Open,
             }),
@@ -185,10 +194,29 @@ impl Transaction {
                     error: Arc::new(error),
                 })
         });
-        written.inspect_err(|failure| {
-            state.held.write(at, appended);
-            state.phase = Phase::GivenUp(Some(failure.clone()));
-        })
+        match &written {
+            Ok(()) => self.sync_early(&mut state, appended.len() as u64),
+            Err(failure) => {
+                state.held.write(at, appended);
+                state.phase = Phase::GivenUp(Some(failure.clone()));
+            }
+        }
+        written
+    }
+
+    /// Lets the disk begin once much was appended, of which `len_bytes` are new.
+    fn sync_early(&self, state: &mut State, len_bytes: u64) {
+        state.unsynced_bytes += len_bytes;
+        if state.unsynced_bytes < WORTH_A_SYNC_BYTES {
+            return;
+        }
+        state.unsynced_bytes = 0;
+        if state.early_sync.is_none() {
+            state.early_sync = EarlySync::start(Arc::clone(&self.storage));
+        }
+        if let Some(early_sync) = &state.early_sync {
+            early_sync.ask();
+        }
     }
 
     /// To be called before anything is changed in the file: begins the journal.
@@ -284,8 +312,9 @@ impl Transaction {
                 .set_len(longer)
                 .map_err(io_error("setting the length of the file"))?;
         }
-        self.storage
-            .sync()
+        let early = state.early_sync.take().map_or(Ok(()), EarlySync::finish);
+        early
+            .and_then(|()| self.storage.sync())
             .map_err(io_error("making the appended part durable"))?;
         state.is_synced = true;
         Ok(())
@@ -411,6 +440,8 @@ impl Transaction {
 impl Drop for Transaction {
     fn drop(&mut self) {
         let state = self.state.get_mut().unwrap_or_else(PoisonError::into_inner);
+        // Who gave up does not care; but until then the file is open, and so locked.
+        let _ = state.early_sync.take().map(EarlySync::finish);
         if matches!(state.phase, Phase::Applying | Phase::Undecided) {
             return;
         }

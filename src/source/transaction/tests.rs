@@ -144,3 +144,56 @@ fn impossible_offsets_are_refused() {
     drop(transaction);
     assert_eq!(std::fs::read(&path).unwrap(), before);
 }
+
+/// Much more than is synced early, in pieces as a commit has them.
+fn append_much(transaction: &Transaction) -> Vec<u8> {
+    let piece: Vec<u8> = (0..=250).cycle().take(1 << 15).collect();
+    let pieces = 5 * usize::try_from(WORTH_A_SYNC_BYTES).unwrap() / 2 / piece.len();
+    for number in 0..pieces {
+        let offset = 100 + number * piece.len();
+        if transaction.write_at(offset as u64, &piece).is_err() {
+            break;
+        }
+    }
+    piece.repeat(pieces)
+}
+
+#[test]
+fn what_is_synced_early_is_all_there() {
+    let (_folder, path, before) = file(100);
+    let transaction = begin(&path).unwrap();
+    let appended = append_much(&transaction);
+    transaction.write_at(3, &[201; 2]).unwrap();
+    transaction.apply().unwrap();
+    drop(transaction);
+    let now = std::fs::read(&path).unwrap();
+    assert_eq!(now[..3], before[..3]);
+    assert_eq!(now[3..5], [201; 2]);
+    assert!(now[100..] == appended);
+
+    // Whoever gives up waits for what was begun.
+    let transaction = begin(&path).unwrap();
+    transaction.set_boundary(100, 0..8).unwrap();
+    append_much(&transaction);
+    drop(transaction);
+    begin(&path).unwrap();
+}
+
+#[test]
+fn an_early_sync_that_fails_is_a_failure_of_all() {
+    // One after the other: the head of the journal, the pieces, a sync among them, and what comes behind them.
+    for number in 0..90 {
+        let (_folder, path, before) = file(100);
+        let transaction = begin_failing(&path, Fail::Only(number));
+        let appended = append_much(&transaction);
+        transaction.write_at(3, &[201; 2]).ok();
+        let applied = transaction.apply();
+        drop(transaction);
+        let now = std::fs::read(&path).unwrap();
+        if applied.is_ok() {
+            assert!(now[100..] == appended, "{number}");
+        } else {
+            assert!(now == before, "{number}: {applied:?}");
+        }
+    }
+}

@@ -35,7 +35,7 @@ enum Step {
     Truncate(u64),
     Punch(u64, u64),
     Reserve(u64, u64, bool),
-    Reopen,
+    Sync,
 }
 
 fn steps() -> impl Strategy<Value = Vec<Step>> {
@@ -45,7 +45,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         2 => (0..END).prop_map(Step::Truncate),
         2 => (0..END, 0..30_000u64).prop_map(|(at, len)| Step::Punch(at, at + len)),
         1 => (0..END, 1..9_000u64, any::<bool>()).prop_map(|(at, len, keep)| Step::Reserve(at, at + len, keep)),
-        2 => Just(Step::Reopen),
+        2 => Just(Step::Sync),
     ];
     prop::collection::vec(step, 1..25)
 }
@@ -137,10 +137,16 @@ proptest! {
                         expected.resize(expected.len().max(index(end)), 0);
                     }
                 }
-                Step::Reopen => {}
+                Step::Sync => {
+                    overlay.sync().unwrap();
+                    // After another start of the machine too.
+                    let (reopened, lost) = Overlay::open(&sidecar, 1, Since::OtherBoot).unwrap();
+                    prop_assert_eq!(&all(&reopened, &base), &expected);
+                    prop_assert_eq!(lost, 0);
+                }
             }
             // As after the process was killed: nothing but the files is left.
-            let reopened = Overlay::open(&sidecar, 1).unwrap();
+            let (reopened, _) = Overlay::open(&sidecar, 1, Since::SameBoot).unwrap();
             prop_assert_eq!(&all(&reopened, &base), &expected);
             prop_assert_eq!(&all(&overlay, &base), &expected);
             assert_covered(&reopened, &base, &expected);
@@ -157,6 +163,86 @@ fn new_overlay(base: &Model) -> (tempfile::TempDir, Arc<Sidecar>, Overlay) {
     let sidecar = Sidecar::make(&directory.path().join("s")).unwrap();
     let overlay = Overlay::create(&sidecar, 7, base.0.len() as u64).unwrap();
     (directory, sidecar, overlay)
+}
+
+fn reopened(sidecar: &Arc<Sidecar>) -> Overlay {
+    Overlay::open(sidecar, 7, Since::SameBoot).unwrap().0
+}
+
+/// Blocks whose bits reached the disk, and whose bytes did not.
+#[test]
+fn what_was_lost_with_the_machine_is_as_in_the_base() {
+    let base = Model((0..40_000).map(|i| byte_of(i) | 1).collect());
+    let (_directory, sidecar, mut overlay) = new_overlay(&base);
+    let block = |number: usize| number * 4096..(number + 1) * 4096;
+    overlay.write_at(&base, 0, &[9; 4096]).unwrap();
+    overlay.punch(&base, &(4096..8192)).unwrap();
+    overlay.sync().unwrap();
+    overlay.write_at(&base, 8192, &[8; 3 * 4096]).unwrap();
+    // The two last ones never were written.
+    let data = overlay.data.get().unwrap();
+    let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+    rustix::fs::fallocate(&*data, flags, 12_288, 8192).unwrap();
+    drop((data, overlay));
+    let mut expected = base.0.clone();
+    expected[block(0)].fill(9);
+    expected[block(1)].fill(0);
+    expected[block(2)].fill(8);
+    let (overlay, lost) = Overlay::open(&sidecar, 7, Since::OtherBoot).unwrap();
+    assert_eq!(lost, 2);
+    assert_eq!(all(&overlay, &base), expected);
+    // They are not back after the next end of the process.
+    drop(overlay);
+    assert_eq!(all(&reopened(&sidecar), &base), expected);
+    // What was found is durable when it is synced.
+    let overlay = reopened(&sidecar);
+    overlay.sync().unwrap();
+    let (overlay, lost) = Overlay::open(&sidecar, 7, Since::OtherBoot).unwrap();
+    assert_eq!((lost, all(&overlay, &base)), (0, expected));
+}
+
+#[test]
+fn a_failed_sync_goes_on_failing() {
+    let base = Model(vec![1; 10_000]);
+    let (_directory, sidecar, mut overlay) = new_overlay(&base);
+    overlay.write_at(&base, 0, &[9; 10]).unwrap();
+    // No file can be synced here.
+    let (pipe, _other) = std::io::pipe().unwrap();
+    overlay
+        .data
+        .replace(Some(File::from(std::os::fd::OwnedFd::from(pipe))));
+    assert!(overlay.sync().is_err());
+    overlay.data.replace(None);
+    assert!(overlay.sync().is_err());
+    assert!(overlay.check_synced().is_err());
+    assert!(Overlay::is_unborn(&sidecar, 8).unwrap());
+}
+
+#[test]
+fn an_overlay_that_was_never_synced_may_be_unborn() {
+    let base = Model(vec![1; 10_000]);
+    let (directory, sidecar, overlay) = new_overlay(&base);
+    assert!(!Overlay::is_unborn(&sidecar, 7).unwrap());
+    let data = directory.path().join("s/7.data");
+    let cut = |len_bytes| {
+        let file = File::options().write(true).open(&data).unwrap();
+        file.set_len(len_bytes).unwrap();
+    };
+    cut(0);
+    assert!(Overlay::is_unborn(&sidecar, 7).unwrap());
+    cut(10_000);
+    overlay.sync().unwrap();
+    // Somebody cut it off.
+    cut(0);
+    assert!(!Overlay::is_unborn(&sidecar, 7).unwrap());
+    std::fs::write(directory.path().join("s/7.blocks"), "").unwrap();
+    assert!(Overlay::is_unborn(&sidecar, 7).unwrap());
+    std::fs::remove_file(&data).unwrap();
+    assert!(Overlay::is_unborn(&sidecar, 7).unwrap());
+    assert!(matches!(
+        Overlay::open(&sidecar, 7, Since::SameBoot),
+        Err(StagingError::SidecarDamaged { .. })
+    ));
 }
 
 #[test]
@@ -176,7 +262,7 @@ fn what_was_cut_off_does_not_come_back() {
     overlay.truncate(10_000).unwrap();
     let expected = [vec![1; 5_000], vec![0; 5_000]].concat();
     assert_eq!(all(&overlay, &base), expected);
-    assert_eq!(all(&Overlay::open(&sidecar, 7).unwrap(), &base), expected);
+    assert_eq!(all(&reopened(&sidecar), &base), expected);
 }
 
 #[test]
@@ -186,7 +272,7 @@ fn a_process_that_ended_while_it_cut_a_file_had_cut_it() {
     // The first of the steps of a truncation.
     overlay.data.get().unwrap().set_len(5_000).unwrap();
     drop(overlay);
-    let mut overlay = Overlay::open(&sidecar, 7).unwrap();
+    let mut overlay = reopened(&sidecar);
     overlay.truncate(6_000).unwrap();
     assert_eq!(
         all(&overlay, &base),
@@ -206,7 +292,7 @@ fn bytes_without_their_bit_are_not_seen() {
         .write_all_at(&[9; 8_192], 0)
         .unwrap();
     drop(overlay);
-    let mut overlay = Overlay::open(&sidecar, 7).unwrap();
+    let mut overlay = reopened(&sidecar);
     assert_eq!(all(&overlay, &base), base.0);
     overlay.write_at(&base, 4_000, &[2; 200]).unwrap();
     let mut expected = base.0.clone();
@@ -221,7 +307,7 @@ fn a_byte_far_out_takes_little_room() {
     let far = 1 << 40;
     overlay.write_at(&base, far, b"x").unwrap();
     assert!(overlay.stored_bytes().unwrap() < 1 << 20);
-    let overlay = Overlay::open(&sidecar, 7).unwrap();
+    let overlay = reopened(&sidecar);
     assert_eq!(overlay.next_staged(0), Some(far..far + 1));
     assert_eq!(overlay.len_bytes(), far + 1);
 }
@@ -248,7 +334,7 @@ fn what_is_no_overlay_is_refused() {
     drop(overlay);
     sidecar.create(&blocks_name(7)).unwrap();
     assert!(matches!(
-        Overlay::open(&sidecar, 7),
+        Overlay::open(&sidecar, 7, Since::SameBoot),
         Err(StagingError::SidecarDamaged { .. })
     ));
 }
@@ -306,7 +392,7 @@ fn a_write_that_fails_leaves_what_was_there() {
             &mut overlay.blocks
         };
         file.replace(None);
-        assert_eq!(all(&Overlay::open(&sidecar, 7).unwrap(), &base), expected);
+        assert_eq!(all(&reopened(&sidecar), &base), expected);
     }
     overlay.write_at(&base, 5_000, &[9; 10]).unwrap();
     assert_eq!(all(&overlay, &base)[5_000..5_010], [9; 10]);

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::SystemTime;
 
 use super::super::change::Change;
-use super::{DatasetNode, NodeContent, STRUCTURAL, Tree, new_node};
+use super::{DatasetNode, NodeContent, NpyNode, STRUCTURAL, Tree, new_node};
 use crate::staging::{NodeId, StagedKind, StagingError};
 use crate::store::NAME_MAX_BYTES;
 
@@ -62,6 +62,10 @@ impl Tree {
                     }
                 }
             }
+            Change::Npy { path, .. } => {
+                let node = self.node(self.find(path)?)?;
+                node.dataset().ok_or(StagingError::IsADirectory)?;
+            }
             Change::Attribute { path, .. } => {
                 self.find(path)?;
             }
@@ -118,7 +122,7 @@ impl Tree {
                 };
                 applied.node = Some(self.add(path, NodeContent::Dataset(dataset), now)?);
             }
-            Change::Edit { path, overlay } => {
+            Change::Edit { path, overlay, .. } => {
                 let id = self.find(path)?;
                 if let NodeContent::Dataset(dataset) = &mut self.node_mut(id)?.content {
                     dataset.overlay = Some(*overlay);
@@ -157,6 +161,22 @@ impl Tree {
                     self.place(a, to_group, to_name, now)?;
                     self.place(b, from_group, from_name, now)?;
                 }
+            }
+            Change::Npy {
+                path,
+                header,
+                draft,
+            } => {
+                let id = self.find(path)?;
+                let node = self.node_mut(id)?;
+                node.modified = now.or(node.modified);
+                if let NodeContent::Dataset(dataset) = &mut node.content {
+                    dataset.npy = header.clone().map(|header| NpyNode {
+                        header,
+                        draft: *draft,
+                    });
+                }
+                applied.node = Some(id);
             }
             Change::Attribute { path, name, value } => {
                 let id = self.find(path)?;

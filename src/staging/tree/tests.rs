@@ -16,10 +16,15 @@ fn change() -> impl Strategy<Value = Change> {
     prop_oneof![
         3 => path().prop_map(|path| Change::Mkdir { path }),
         3 => (path(), 0..9u64).prop_map(|(path, overlay)| Change::Create { path, overlay }),
-        1 => (path(), 0..9u64).prop_map(|(path, overlay)| Change::Edit { path, overlay }),
+        1 => (path(), 0..9u64).prop_map(|(path, overlay)| Change::Edit { path, overlay, digest: None }),
         2 => path().prop_map(|path| Change::Remove { path }),
         3 => (path(), path()).prop_map(|(from, to)| Change::Rename { from, to }),
         1 => (path(), path()).prop_map(|(from, to)| Change::Exchange { from, to }),
+        1 => (path(), any::<u8>()).prop_map(|(path, value)| Change::Npy {
+            path,
+            header: (value > 99).then(|| vec![value]),
+            draft: (value > 199).then_some(u64::from(value)),
+        }),
         1 => (path(), any::<u8>()).prop_map(|(path, value)| Change::Attribute {
             path,
             name: b"x".to_vec(),
@@ -128,6 +133,7 @@ fn model_apply(model: &mut Model, change: &Change) -> bool {
                 put(model, &from, b);
             }
         }
+        Change::Npy { path, .. } => return matches!(model.get(&text(path)), Some(Some(_))),
         Change::Attribute { path, .. } => return model.contains_key(&text(path)),
     }
     true

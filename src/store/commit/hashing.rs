@@ -9,9 +9,9 @@ use std::thread;
 use super::plan::Plan;
 use super::text_lines;
 use crate::h5::{Address, H5Error};
-use crate::store::CommitError;
 use crate::store::chunk_hash::{ChunkHash, hash_chunk, hash_texts};
 use crate::store::json::HeapData;
+use crate::store::{CommitError, CommitProgress};
 
 /// Bytes of chunks that are worked on at once. What threads allocate stays with the allocator's arenas, of which there are several for each core,
 /// so that many times this is taken for good.
@@ -76,10 +76,17 @@ impl Hashed {
 ///
 /// # Errors
 /// [`CommitError::Staged`], [`CommitError::Text`].
-pub(super) fn hash_cells(plan: &Plan<'_>, threads: usize) -> Result<Hashed, CommitError> {
+pub(super) fn hash_cells(
+    plan: &Plan<'_>,
+    threads: usize,
+    progress: &CommitProgress,
+) -> Result<Hashed, CommitError> {
     let changed = plan.changed_cells();
+    progress.will_hash(changed.len() as u64);
     let hashes = if plan.datatype.is_vlen_string() {
-        hash_text(plan)?
+        let hashes = hash_text(plan)?;
+        progress.has_hashed(hashes.len() as u64);
+        hashes
     } else {
         let mut hashes = Vec::with_capacity(changed.len());
         for_each_batch(
@@ -88,6 +95,7 @@ pub(super) fn hash_cells(plan: &Plan<'_>, threads: usize) -> Result<Hashed, Comm
             threads,
             &|chunk, cell| Ok(hash_of(plan, chunk, cell)),
             &mut |found: Vec<Option<ChunkHash>>| {
+                progress.has_hashed(found.len() as u64);
                 hashes.extend(found);
                 Ok::<(), CommitError>(())
             },

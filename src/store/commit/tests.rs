@@ -158,6 +158,7 @@ fn version<'a>(file: &VersionedFile, name: &str, objects: Vec<NewObject<'a>>) ->
             .map(|index| history.version(index).key.clone()),
         attributes: Vec::new(),
         objects,
+        progress: Box::leak(Box::default()),
     }
 }
 

@@ -13,7 +13,7 @@ use crate::store::description::{boolean, integer};
 use crate::store::hash_table::NO_HASH;
 use crate::store::raw_data::raw_data_path;
 use crate::store::typed_value::{Extent, TypedData, TypedValue};
-use crate::store::{CommitError, time};
+use crate::store::{CommitError, CommitProgress, time};
 
 /// Rows of a chunk of a hash table (`DEFAULT_CHUNK_SIZE` of the library's `backend.py`).
 const TABLE_CHUNK_ROWS: u64 = 4096;
@@ -144,6 +144,7 @@ pub(super) fn write_chunks(
     hashed: &Hashed,
     texts: Option<TextChunks>,
     threads: usize,
+    progress: &CommitProgress,
 ) -> Result<(), EditError> {
     let raw_path = raw_data_path(&plan.path);
     let table_path = hash_table_path(&plan.path);
@@ -186,7 +187,9 @@ pub(super) fn write_chunks(
     let mut origin = vec![0; shape.len()];
     let mut write = |place: usize, (bytes, mask): &(Vec<u8>, u32)| -> Result<(), WriteError> {
         origin[0] = (first + place as u64) * plan.chunk_shape[0];
-        raw_data.write_chunk(&origin, *mask, bytes)
+        raw_data.write_chunk(&origin, *mask, bytes)?;
+        progress.has_stored(1);
+        Ok(())
     };
     if let Some(texts) = texts {
         for (place, chunk) in texts.encoded.iter().enumerate() {

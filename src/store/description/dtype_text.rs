@@ -37,10 +37,36 @@ pub fn parse_datatype(text: &[u8]) -> Result<Datatype, DescriptionError> {
         }
         Ok(datatype)
     });
-    datatype.map_err(|problem| DescriptionError::Datatype {
-        descr: beginning(trimmed).into_owned(),
-        problem,
+    datatype.map_err(|problem| refused(trimmed, problem))
+}
+
+/// The same of a description that was read already. It may have strings of variable length within another type.
+///
+/// # Errors
+/// [`DescriptionError::Datatype`].
+pub(in crate::store) fn datatype_of(value: &Literal) -> Result<Datatype, DescriptionError> {
+    described(value, MAX_DEPTH).map_err(|problem| {
+        let text = value.as_str().unwrap_or("of a structured array");
+        refused(text.as_bytes(), problem)
     })
+}
+
+fn refused(descr: &[u8], problem: Problem) -> DescriptionError {
+    DescriptionError::Datatype {
+        descr: beginning(descr).into_owned(),
+        problem,
+    }
+}
+
+/// A string of variable length in UTF-8.
+pub(in crate::store) fn vlen_string() -> Datatype {
+    Datatype {
+        size: 16,
+        class: Class::VlenString {
+            padding: 0,
+            utf8: true,
+        },
+    }
 }
 
 fn described(value: &Literal, depth: usize) -> Result<Datatype, Problem> {
@@ -294,13 +320,7 @@ fn named(text: &str) -> Result<Datatype, Problem> {
             size: long(size)?,
             class: Class::Opaque { tag: Vec::new() },
         }),
-        ('O', None | Some(8)) => Ok(Datatype {
-            size: 16,
-            class: Class::VlenString {
-                padding: 0,
-                utf8: true,
-            },
-        }),
+        ('O', None | Some(8)) => Ok(vlen_string()),
         ('U', _) => Err("HDF5 has no strings of 4 bytes a character: take |O or |S"),
         _ => Err(UNKNOWN),
     }

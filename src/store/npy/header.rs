@@ -7,7 +7,7 @@ use serde_json::Value;
 use crate::h5::{Class, Datatype};
 use crate::store::dtype::{flat_array, numpy_descr};
 
-const MAGIC: &[u8] = b"\x93NUMPY";
+pub(super) const MAGIC: &[u8] = b"\x93NUMPY";
 /// Data begins at a multiple of this, so that mapped elements are aligned.
 const ALIGN_BYTES: usize = 64;
 /// Room that `numpy.save` leaves for the first axis to grow (`GROWTH_AXIS_MAX_DIGITS`).

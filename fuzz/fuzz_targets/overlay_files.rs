@@ -1,0 +1,3 @@
+#![no_main]
+
+vh5fs_fuzz::target!(overlay_files);
