@@ -4,9 +4,9 @@
 //! number; the kernel, where it has forgotten it, looks `.` up in it (`fuse_get_dentry` in the kernel's `fs/fuse/inode.c`).
 //!
 //! Numbers are hashes of what they stand for ([`Node`]), so a number is found by hashing all that is shown. That is done once for
-//! each state of the file, and only where somebody asks; 16 bytes are then kept for each inode that a version adds. What has no
-//! number of its own making is not found: names in `at/` that are not listed, what lies in `staging/` of another
-//! mount, and the rare number that was taken when its node was looked up first.
+//! each state of the file, and only where somebody asks; 16 bytes are then kept for each inode that a version adds. Not found are
+//! names in `at/` that are not listed, what an earlier mount had in `staging/`, and the number that a node was given because
+//! its own was taken, which is as rare as two equal hashes of 63 bits.
 
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 

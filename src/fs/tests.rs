@@ -173,3 +173,47 @@ fn a_name_that_nothing_can_have_is_too_long() {
         assert_eq!(found(&longer).unwrap_err(), libc::ENAMETOOLONG);
     }
 }
+
+#[test]
+fn what_was_forgotten_is_found_by_its_number_alone() {
+    let (_folder, vfs) = empty();
+    let look_up = |parent: Ino, child: &str| vfs.lookup(parent, name(child)).unwrap().attr.ino;
+    let staging = staging(&vfs);
+    let staged = vfs.create(staging, name("x"), WRITE).unwrap();
+    vfs.write(staged.opened.handle, 0, b"abc", false).unwrap();
+    let commit = vfs.create(staging, name(".commit"), WRITE).unwrap();
+    vfs.write(commit.opened.handle, 0, b"r1\n", false).unwrap();
+
+    let versions = look_up(Ino::ROOT, "versions");
+    let version = look_up(versions, "r1");
+    let (npy, meta) = (look_up(Ino::ROOT, "npy"), look_up(Ino::ROOT, "meta"));
+    let npy_version = look_up(look_up(npy, "versions"), "r1");
+    let meta_version = look_up(look_up(meta, "versions"), "r1");
+    let all = [
+        (versions, 1),
+        (version, 1),
+        (look_up(version, "x"), 1),
+        (npy_version, 1),
+        (look_up(npy_version, "x.npy"), 1),
+        (look_up(meta_version, "x.json"), 1),
+        (look_up(meta_version, ".json"), 1),
+        (look_up(npy, "current"), 1),
+        (look_up(staging, "x"), 2),
+    ];
+    for (ino, lookups) in all {
+        let known = vfs.getattr(ino).unwrap().0;
+        vfs.forget(ino, lookups);
+        assert!(matches!(vfs.getattr(ino), Err(FsError::Stale)), "{ino:?}");
+        assert_eq!(vfs.lookup(ino, name(".")).unwrap().attr, known);
+        assert_eq!(vfs.getattr(ino).unwrap().0, known);
+    }
+    let nothing = Ino(all.iter().map(|(ino, _)| ino.0).max().unwrap() + 1);
+    assert!(matches!(
+        vfs.lookup(nothing, name(".")),
+        Err(FsError::Stale)
+    ));
+    assert!(matches!(
+        vfs.lookup(nothing, name("x")),
+        Err(FsError::Stale)
+    ));
+}
