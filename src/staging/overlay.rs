@@ -770,12 +770,18 @@ impl Overlay {
     /// What the operating system says; of a sync before this one too.
     pub(super) fn sync(&self) -> Result<(), StagingError> {
         self.check_synced()?;
-        let synced = self.sync_files();
-        if let Err(StagingError::Sidecar { error, .. }) = &synced {
+        self.sync_files()?;
+        // Of two at the same time, the system tells only one that bytes were lost.
+        self.check_synced()
+    }
+
+    /// Notes for good that the system could not write what it was given before. Any other failure of a sync can be mended, and the next one does all again.
+    fn noted(&self, synced: io::Result<()>) -> Result<(), StagingError> {
+        synced.or_else(|error| {
             // The first one counts.
-            let _ = self.failure.set(error.clone());
-        }
-        synced
+            let _ = self.failure.set(Arc::new(error));
+            self.check_synced()
+        })
     }
 
     /// # Errors
@@ -791,7 +797,7 @@ impl Overlay {
     }
 
     fn sync_files(&self) -> Result<(), StagingError> {
-        self.data_done(self.data.get()?.sync_data())?;
+        self.noted(self.data.get()?.sync_data())?;
         {
             let mut fresh = self.fresh();
             let durable = std::mem::take(&mut *fresh);
@@ -807,7 +813,7 @@ impl Overlay {
         }
         let blocks = self.blocks.get()?;
         self.blocks_done(blocks.write_all_at(&1u64.to_le_bytes(), SYNCED_OFFSET))?;
-        self.blocks_done(blocks.sync_data())
+        self.noted(blocks.sync_data())
     }
 
     fn fresh(&self) -> MutexGuard<'_, BlockSet> {
