@@ -158,7 +158,7 @@ fn a_save_that_finds_no_room_says_so_and_can_be_made_again() {
         let said = numpy(
             &mount,
             r#"
-for array in (np.zeros(2_000_000), np.zeros((2000, 1000)).T, np.full(300_000, "text")):
+for array in (np.zeros(2_000_000), np.zeros((2000, 1000)).T, np.full(600_000, "text")):
     try:
         np.save(M + "npy/staging/y.npy", array)
         print("saved")

@@ -27,6 +27,8 @@ pub(super) enum Record {
         /// How much of the log was durable when this was written.
         durable_bytes: u64,
     },
+    /// The commit that was begun before it made no version: all is still staged.
+    CommitFailed,
     /// A change.
     #[serde(untagged)]
     Change(Change),
@@ -255,6 +257,7 @@ mod tests {
                 boot: Some("b".to_owned()),
             }),
             Record::Boot { boot: None },
+            Record::CommitFailed,
             Record::Synced {
                 durable_bytes: u64::MAX,
             },

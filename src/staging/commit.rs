@@ -110,23 +110,28 @@ impl Staging {
             progress: &self.progress,
         };
         // A version outside the range of 64-bit nanoseconds cannot be recognised afterwards, but neither can it be stored.
-        let begun = timestamp.timestamp_nanos_opt().map(|timestamp_ns| {
-            let key = VersionKey {
+        let key = timestamp
+            .timestamp_nanos_opt()
+            .map(|timestamp_ns| VersionKey {
                 name: Arc::from(&*new.name),
                 timestamp_ns,
-            };
-            CommitBegun {
-                commit: BaseVersion::from(&key),
-                make_current: request.make_current,
-            }
+            });
+        if let Some(key) = &key
+            && self.file.look().history().by_key(key).is_some()
+        {
+            // The log must not say that this very version is being made: at the next mount it would be taken for what was staged.
+            let name = new.name.clone();
+            return Err(CommitError::NameTaken { name }.into());
+        }
+        let begun = key.map(|key| CommitBegun {
+            commit: BaseVersion::from(&key),
+            make_current: request.make_current,
         });
         let folder = self.log_commit(begun)?;
-        let report = self.file.commit(&new, folder).inspect_err(|error| {
-            if matches!(error, CommitError::Interrupted { .. }) {
-                // A second one cannot come here.
-                let _ = self.latch.set(Arc::new(error.clone()));
-            }
-        })?;
+        let report = self
+            .file
+            .commit(&new, folder)
+            .inspect_err(|error| self.note_failed_commit(error))?;
         drop(new);
         drop(planned);
         let mut state = self.state_mut();
@@ -159,6 +164,23 @@ impl Staging {
             let folder = kept.sidecar.journal_folder()?;
             Ok(folder.with_companion(kept.log.syncing()?))
         })
+    }
+
+    /// A commit that was begun made no version, or it is not known whether it did.
+    fn note_failed_commit(&self, error: &CommitError) {
+        if matches!(error, CommitError::Interrupted { .. }) {
+            // A second one cannot come here.
+            let _ = self.latch.set(Arc::new(error.clone()));
+            return;
+        }
+        let noted = self.change_state(|state| {
+            let kept = state.kept(&self.path)?;
+            kept.log.append(&Record::CommitFailed)
+        });
+        if let Err(error) = noted {
+            // The log goes on saying that a version was begun, which the file does not have.
+            log::warn!("after the failed commit: {error}");
+        }
     }
 
     fn plan(&self, state: &State) -> Result<Vec<Planned>, StagingError> {

@@ -8,6 +8,7 @@ use std::fs::File;
 use std::io::{self, Read, Write};
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
+use std::sync::mpsc::{self, SyncSender};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 
@@ -21,8 +22,10 @@ use crate::source::JournalFolder;
 const LOCK: &str = "lock";
 /// The lock can be removed by its holder between opening and locking it; more often than that in a row is no accident.
 const LOCK_TRIES: usize = 100;
-/// A removed file of no more bytes takes no time to speak of to be freed.
-const SOON_FREE_BYTES: i64 = 8 << 20;
+/// A removed file of no more blocks of 512 bytes takes no time to speak of to be freed.
+const SOON_FREE_BLOCKS: i64 = (8 << 20) / 512;
+/// So many longer ones may wait for that, open as they are.
+const MAX_TO_FREE: usize = 16;
 /// How many names are tried for a folder that is set aside.
 const ASIDE_NAMES: u32 = 1000;
 
@@ -36,6 +39,29 @@ pub(super) struct Sidecar {
     open_files: OpenFiles,
     /// Overlays whose files go once the log is durable.
     removed: Mutex<Vec<u64>>,
+    freer: Freer,
+}
+
+/// Closes removed files, by which their room becomes free, in a thread that lives as long as this does.
+#[derive(Debug, Default)]
+struct Freer {
+    files: Mutex<Option<SyncSender<OwnedFd>>>,
+}
+
+impl Freer {
+    fn free(&self, file: OwnedFd) {
+        let mut files = self.files.lock().unwrap_or_else(PoisonError::into_inner);
+        if files.is_none() {
+            let (sender, removed) = mpsc::sync_channel(MAX_TO_FREE);
+            let thread = thread::Builder::new().name("free".into());
+            let spawned = thread.spawn(move || removed.into_iter().for_each(drop::<OwnedFd>));
+            *files = spawned.is_ok().then_some(sender);
+        }
+        // Where too many wait, or there is no thread, it is closed here.
+        if let Some(sender) = &*files {
+            let _ = sender.try_send(file);
+        }
+    }
 }
 
 /// Where the staged state of `file` is kept.
@@ -63,6 +89,7 @@ impl Sidecar {
                     _lock: lock,
                     open_files: OpenFiles::new(),
                     removed: Mutex::default(),
+                    freer: Freer::default(),
                 })));
             }
         }
@@ -206,15 +233,14 @@ impl Sidecar {
         let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let opened = rustix::fs::openat(&self.directory, name, flags, Mode::empty());
         let long = opened.ok().filter(|file| {
-            rustix::fs::fstat(file).is_ok_and(|stat| stat.st_size > SOON_FREE_BYTES)
+            rustix::fs::fstat(file).is_ok_and(|stat| stat.st_blocks > SOON_FREE_BLOCKS)
         });
         match rustix::fs::unlinkat(&self.directory, name, AtFlags::empty()) {
             Ok(()) | Err(Errno::NOENT) => {}
             Err(error) => return Err(self.failed(name, error)),
         }
         if let Some(long) = long {
-            // Where there is no thread to be had, it is closed here.
-            let _ = thread::Builder::new().spawn(move || drop(long));
+            self.freer.free(long);
         }
         Ok(())
     }

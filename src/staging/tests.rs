@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::h5::fixture::Fixture;
-use crate::store::{CommitError, StoreOptions};
+use crate::store::{CommitError, StoreOptions, VersionKey};
 
 const PROGRAM: &str = r#"
 import h5py, numpy as np
@@ -670,6 +670,65 @@ fn edits_that_were_committed_are_not_taken_up_again() {
     assert!(status(&staging).contains("based on r3"));
     assert!(status(&staging).contains("Nothing is staged"));
     assert!(!set.sidecar().exists());
+}
+
+/// The version that was refused is there, under the same name and time.
+#[test]
+fn a_refused_commit_is_not_taken_for_made_by_the_next_mount() {
+    let at = |name: &str| CommitRequest {
+        timestamp: Some("2027-01-02T03:04:05Z".parse().unwrap()),
+        ..request(name)
+    };
+    let set = Set::new();
+    let staging = set.staging();
+    write(&staging, "x", 0, &[1; 8]);
+    staging.commit(&at("r3")).unwrap();
+    write(&staging, "x", 8, &[2; 8]);
+    let refused = staging.commit(&at("r3"));
+    assert!(
+        matches!(refused, Err(StagingError::Commit(_))),
+        "{refused:?}"
+    );
+    drop(staging);
+    let staging = set.staging();
+    staging.recover().unwrap();
+    assert_eq!(read(&staging, "x")[8..16], [2; 8]);
+
+    // Even if the log said that it was begun, so long as it says that it failed.
+    drop(staging);
+    {
+        let sidecar = Sidecar::take(&set.sidecar()).unwrap().unwrap();
+        let mut log = change_log::Log::open(&sidecar).unwrap().unwrap().log;
+        let version = VersionKey {
+            name: Arc::from(&b"r3"[..]),
+            timestamp_ns: at("r3").timestamp.unwrap().timestamp_nanos_opt().unwrap(),
+        };
+        log.append(&change::Record::Commit(change::CommitBegun {
+            commit: change::BaseVersion::from(&version),
+            make_current: true,
+        }))
+        .unwrap();
+        log.append(&change::Record::CommitFailed).unwrap();
+    }
+    let staging = set.staging();
+    staging.recover().unwrap();
+    assert_eq!(read(&staging, "x")[8..16], [2; 8]);
+}
+
+/// What another program made meanwhile does not keep what is staged from being taken up, whatever was tried before.
+#[test]
+fn a_failed_commit_is_noted() {
+    let set = Set::new();
+    let staging = set.staging();
+    write(&staging, "x", 0, &[1; 8]);
+    staging.commit(&request("r1")).unwrap_err();
+    drop(staging);
+    let sidecar = Sidecar::take(&set.sidecar()).unwrap().unwrap();
+    let records = change_log::Log::open(&sidecar).unwrap().unwrap().records;
+    assert!(
+        records.contains(&change::Record::CommitFailed),
+        "{records:?}"
+    );
 }
 
 #[test]

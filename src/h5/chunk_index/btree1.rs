@@ -118,7 +118,7 @@ impl Walk<'_> {
             let (reader, entry_bytes) = (self.reader.again(), self.entry_bytes);
             scope.spawn(move || {
                 for part in leaves.chunks(HANDED_OVER) {
-                    let read = |&leaf| read_node(&reader, leaf, entry_bytes, Vec::new());
+                    let read = |&leaf| read_usual_node(&reader, leaf, entry_bytes);
                     let nodes: Vec<_> = part.iter().map(read).collect();
                     // Behind damage, nobody takes them.
                     if hand_over.send(nodes).is_err() {
@@ -127,7 +127,12 @@ impl Walk<'_> {
                 }
             });
             for (&leaf, node) in iter::zip(leaves, nodes.iter().flatten()) {
-                self.entries(leaf, Some(0), &node?, found)?;
+                match node? {
+                    Some(node) => {
+                        self.entries(leaf, Some(0), &node, found)?;
+                    }
+                    None => self.node(leaf, Some(0), &mut Vec::new(), found)?,
+                }
             }
             Ok(())
         })
@@ -263,20 +268,41 @@ fn read_node(
     entry_bytes: usize,
     mut buffer: Vec<u8>,
 ) -> Result<Vec<u8>, H5Error> {
+    let len = read_usual(reader, address, entry_bytes, &mut buffer)?;
+    if len > buffer.len() {
+        let offset = reader.file_offset(address, len as u64)?;
+        buffer.resize(len, 0);
+        reader.source().read_exact_at(&mut buffer, offset)?;
+    }
+    Ok(buffer)
+}
+
+/// The same for a node of the usual order; `None` for one that is longer, of which many at once might take more memory than the file justifies.
+fn read_usual_node(
+    reader: &MetaReader,
+    address: Address,
+    entry_bytes: usize,
+) -> Result<Option<Vec<u8>>, H5Error> {
+    let mut buffer = Vec::new();
+    let len = read_usual(reader, address, entry_bytes, &mut buffer)?;
+    Ok((len <= buffer.len()).then_some(buffer))
+}
+
+/// Reads as much as a node of the usual order has, and says how long this one is.
+fn read_usual(
+    reader: &MetaReader,
+    address: Address,
+    entry_bytes: usize,
+    buffer: &mut Vec<u8>,
+) -> Result<usize, H5Error> {
     let offset = reader.file_offset(address, HEADER_BYTES as u64)?;
     let usual = HEADER_BYTES + USUAL_ENTRIES * entry_bytes;
     let in_file = reader.len_bytes() - address.0;
     let len = usize::try_from(in_file).map_or(usual, |in_file| in_file.min(usual));
     buffer.resize(len, 0);
-    reader.source().read_exact_at(&mut buffer, offset)?;
+    reader.source().read_exact_at(buffer, offset)?;
     let entries = usize::from(u16::from_le_bytes([buffer[6], buffer[7]]));
-    let len = HEADER_BYTES + entries * entry_bytes;
-    if len > buffer.len() {
-        reader.file_offset(address, len as u64)?;
-        buffer.resize(len, 0);
-        reader.source().read_exact_at(&mut buffer, offset)?;
-    }
-    Ok(buffer)
+    Ok(HEADER_BYTES + entries * entry_bytes)
 }
 
 fn damaged(address: Address, what: &'static str) -> H5Error {
