@@ -19,7 +19,7 @@
 //! # When syncing fails
 //!
 //! The kernel then forgets which bytes it could not write, and the next sync succeeds without them. So a log of which one sync failed fails at every further
-//! one, until all that is staged was committed or dropped.
+//! one, that of a commit among them, until all that is staged was dropped.
 
 use std::fs::File;
 use std::io;
@@ -48,7 +48,8 @@ const MAX_BYTES: u64 = 1 << 30;
 pub(super) struct Log {
     sidecar: Arc<Sidecar>,
     file: File,
-    end: Mutex<End>,
+    /// Shared with whoever syncs the log elsewhere ([`Log::syncing`]).
+    end: Arc<Mutex<End>>,
     /// Of the records that were there when it was opened, where each ends.
     ends: Vec<u64>,
     /// Whether it has its final name, which it gets when it is synced first.
@@ -67,6 +68,35 @@ struct End {
     is_broken: bool,
     /// Why a sync failed.
     failure: Option<Arc<io::Error>>,
+}
+
+impl End {
+    /// # Errors
+    /// What made a sync fail, if one did.
+    fn check_synced(&self) -> io::Result<()> {
+        match &self.failure {
+            Some(error) => Err(io::Error::new(error.kind(), error.clone())),
+            None => Ok(()),
+        }
+    }
+}
+
+fn locked(end: &Mutex<End>) -> MutexGuard<'_, End> {
+    end.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Makes the log's bytes durable, unless a sync before this one failed.
+fn sync_data(file: &File, end: &Mutex<End>) -> io::Result<()> {
+    locked(end).check_synced()?;
+    // Not under the lock: changes go on meanwhile.
+    if let Err(error) = file.sync_data() {
+        let mut end = locked(end);
+        // Another sync may have been told instead of this one: the first failure counts.
+        end.failure.get_or_insert(Arc::new(error));
+        return end.check_synced();
+    }
+    // Of two at the same time, the system tells only one that bytes were lost.
+    locked(end).check_synced()
 }
 
 /// What a log was found to hold.
@@ -91,7 +121,7 @@ impl Log {
         let mut log = Self {
             sidecar: sidecar.clone(),
             file: sidecar.create(NEW_NAME)?,
-            end: Mutex::default(),
+            end: Arc::default(),
             ends: Vec::new(),
             is_named: Arc::default(),
         };
@@ -144,22 +174,23 @@ impl Log {
         }
         let whole_bytes = found.ends.last().copied().unwrap_or(0);
         file.set_len(whole_bytes).map_err(failed)?;
-        let mut log = Self {
+        let log = Self {
             sidecar: sidecar.clone(),
             file,
-            end: Mutex::new(End {
+            end: Arc::new(Mutex::new(End {
                 len_bytes: whole_bytes,
                 promised_bytes: whole_bytes,
-                durable_bytes: found.durable_bytes,
+                durable_bytes: if found.is_same_boot {
+                    found.durable_bytes
+                } else {
+                    // What was read after another start of the machine came from the disk.
+                    whole_bytes
+                },
                 ..End::default()
-            }),
+            })),
             ends: found.ends,
             is_named: Arc::new(AtomicBool::new(is_named)),
         };
-        if !found.is_same_boot {
-            // What was read after another start of the machine came from the disk.
-            log.end_mut().durable_bytes = whole_bytes;
-        }
         Ok(Some(Opened {
             log,
             begin,
@@ -189,7 +220,7 @@ impl Log {
                 .set_len(len_bytes)
                 .map_err(|error| self.failed(error))?;
             self.ends.truncate(record + 1);
-            let end = self.end_mut();
+            let mut end = self.end();
             end.len_bytes = len_bytes;
             end.promised_bytes = len_bytes;
             end.durable_bytes = end.durable_bytes.min(len_bytes);
@@ -253,9 +284,7 @@ impl Log {
     fn sync_records(&self) -> Result<(), StagingError> {
         let len_bytes = {
             let mut end = self.end();
-            if let Some(error) = &end.failure {
-                return Err(self.failed(io::Error::new(error.kind(), error.clone())));
-            }
+            end.check_synced().map_err(|error| self.failed(error))?;
             if end.promised_bytes <= end.durable_bytes {
                 return Ok(());
             }
@@ -263,13 +292,8 @@ impl Log {
             self.append_at(&mut end, &[Record::Synced { durable_bytes }])?;
             end.len_bytes
         };
-        let synced = self.file.sync_data();
+        sync_data(&self.file, &self.end).map_err(|error| self.failed(error))?;
         let mut end = self.end();
-        if let Err(error) = synced {
-            let error = Arc::new(error);
-            end.failure = Some(error.clone());
-            return Err(self.failed(io::Error::new(error.kind(), error)));
-        }
         end.durable_bytes = end.durable_bytes.max(len_bytes);
         let durable_bytes = end.durable_bytes;
         if let Err(error) = self.append_at(&mut end, &[Record::Synced { durable_bytes }]) {
@@ -282,14 +306,15 @@ impl Log {
     /// Does the same, when it is called, but leaves it to others to make names in the sidecar durable.
     ///
     /// # Errors
-    /// What the operating system says.
+    /// What the operating system says. Of what is given: that too, and of a sync before it or of one that [`Log::sync`] made.
     pub(super) fn syncing(
         &self,
     ) -> Result<impl Fn() -> io::Result<()> + Send + Sync + 'static, StagingError> {
         let file = self.file.try_clone().map_err(|error| self.failed(error))?;
         let (sidecar, is_named) = (Arc::clone(&self.sidecar), Arc::clone(&self.is_named));
+        let end = Arc::clone(&self.end);
         Ok(move || {
-            file.sync_data()?;
+            sync_data(&file, &end)?;
             if is_named.load(Ordering::Acquire) {
                 return Ok(());
             }
@@ -298,11 +323,7 @@ impl Log {
     }
 
     fn end(&self) -> MutexGuard<'_, End> {
-        self.end.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn end_mut(&mut self) -> &mut End {
-        self.end.get_mut().unwrap_or_else(PoisonError::into_inner)
+        locked(&self.end)
     }
 
     fn failed(&self, error: io::Error) -> StagingError {

@@ -78,13 +78,15 @@ impl Base {
         self.ask(0, Dataset::len_bytes)
     }
 
-    /// What the dataset is, in hexadecimal digits; `None` for a new one.
+    /// What the dataset is, in hexadecimal digits; `None` for a new one, and where the file has no hashes of its chunks that stay.
     ///
     /// # Errors
     /// What is wrong with the dataset, or with the hashes of its chunks.
     pub(super) fn digest(&self) -> Result<Option<String>, StoreError> {
         self.ask(None, |dataset| {
-            let bytes = dataset.fingerprint()?;
+            let Some(bytes) = dataset.fingerprint()? else {
+                return Ok(None);
+            };
             let mut digits = String::with_capacity(2 * bytes.len());
             for byte in bytes {
                 write!(digits, "{byte:02x}").expect("writing to memory");

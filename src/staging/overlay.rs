@@ -22,6 +22,8 @@
 //! - else if `N.data` has data there and no hole: file systems show what was written, or a hole, for a block that was not written before;
 //! - else not: it is then as in the base again, as if it had not been written. Whoever takes the overlay up is told how many those are.
 //!
+//! Blocks whose first bit did not reach the disk either, or that lie behind a length that did not, are not counted: nothing is left that tells of them.
+//!
 //! An overlay that was never synced may be *unborn*: one of the files is missing, or `N.blocks` has nothing in it, or `N.data` is empty, and nobody knows
 //! whether it was. What becomes of those, the log decides ([`state`](super::state)).
 //!
@@ -32,7 +34,8 @@
 //!
 //! The kernel then forgets which bytes it could not write, so that they read as before as soon as memory gets short, and the next sync succeeds without
 //! them. So an overlay of which one sync failed fails at every further one, and no version is made of it. A commit itself syncs no
-//! overlay: it reads what was written, and what it makes durable is the version.
+//! overlay: it reads what was written, and what it makes durable is the version. Not noticed by it is what nobody asked the kernel about before it began:
+//! bytes that could not be written in the background, or by a sync while it runs. That a sync failed is known as long as the mount lasts.
 //!
 //! # Layout
 //!
@@ -770,12 +773,18 @@ impl Overlay {
     /// What the operating system says; of a sync before this one too.
     pub(super) fn sync(&self) -> Result<(), StagingError> {
         self.check_synced()?;
-        let synced = self.sync_files();
-        if let Err(StagingError::Sidecar { error, .. }) = &synced {
+        self.sync_files()?;
+        // Of two at the same time, the system tells only one that bytes were lost.
+        self.check_synced()
+    }
+
+    /// Notes for good that the system could not write what it was given before. Any other failure of a sync can be mended, and the next one does all again.
+    fn noted(&self, synced: io::Result<()>) -> Result<(), StagingError> {
+        synced.or_else(|error| {
             // The first one counts.
-            let _ = self.failure.set(error.clone());
-        }
-        synced
+            let _ = self.failure.set(Arc::new(error));
+            self.check_synced()
+        })
     }
 
     /// # Errors
@@ -791,7 +800,7 @@ impl Overlay {
     }
 
     fn sync_files(&self) -> Result<(), StagingError> {
-        self.data_done(self.data.get()?.sync_data())?;
+        self.noted(self.data.get()?.sync_data())?;
         {
             let mut fresh = self.fresh();
             let durable = std::mem::take(&mut *fresh);
@@ -807,7 +816,7 @@ impl Overlay {
         }
         let blocks = self.blocks.get()?;
         self.blocks_done(blocks.write_all_at(&1u64.to_le_bytes(), SYNCED_OFFSET))?;
-        self.blocks_done(blocks.sync_data())
+        self.noted(blocks.sync_data())
     }
 
     fn fresh(&self) -> MutexGuard<'_, BlockSet> {

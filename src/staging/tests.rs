@@ -926,3 +926,34 @@ with h5py.File("f.h5", "r+") as f:
     assert_eq!(read(&staging, "x")[..8], [1; 8]);
     staging.commit(&request("r4")).unwrap();
 }
+
+/// As the message says that refuses a commit to such a file. Its library needs the number that says that they are right to open it at all.
+#[test]
+fn what_is_staged_stays_when_wrong_hash_tables_are_rebuilt() {
+    for data_version in 1..=3 {
+        let set = Set::new();
+        let layout = |data_version: i32| {
+            format!(
+                "import h5py\nfrom versioned_hdf5 import VersionedHDF5File\n\
+                 with h5py.File('f.h5', 'r+') as f:\n    \
+                 f['_version_data/versions'].attrs['data_version'] = {data_version}\n"
+            )
+        };
+        set.fixture.run(&layout(data_version));
+        let staging = set.staging();
+        write(&staging, "x", 0, &[1; 8]);
+        write(&staging, "s", 0, b"ONE");
+        let error = staging.commit(&request("r3")).unwrap_err().to_string();
+        assert!(error.contains("data_version"), "{error}");
+        staging.close().unwrap();
+        drop(staging);
+        let rebuild = "    VersionedHDF5File(f).rebuild_hashtables()\n";
+        set.fixture.run(&(layout(4) + rebuild));
+        let staging = set.staging();
+        let told = status(&staging);
+        assert!(!told.contains("set aside"), "{told}");
+        assert_eq!(read(&staging, "x")[..8], [1; 8]);
+        staging.commit(&request("r3")).unwrap();
+        assert_eq!(read(&staging, "s"), b"ONE\ntwo\n");
+    }
+}

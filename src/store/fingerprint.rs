@@ -20,12 +20,20 @@ const SAMPLED_CHUNKS: u64 = 1024;
 pub(crate) type Fingerprint = [u8; 32];
 
 impl Dataset {
-    /// The dataset's fingerprint. Without its chunks where it has none, or where the file's hashes of them are of no use: those that rebuilding the table
-    /// would change.
+    /// The dataset's fingerprint. Without its chunks where it has none, or where their hashes are of no use in any file. `None` where the file's layout has
+    /// wrong ones: its tables are rebuilt before anything is committed, with another `data_version`, by which the hashes become of use.
     ///
     /// # Errors
     /// Damage of the hash table, or of a chunk that has no row in it.
-    pub(crate) fn fingerprint(&self) -> Result<Fingerprint, StoreError> {
+    pub(crate) fn fingerprint(&self) -> Result<Option<Fingerprint>, StoreError> {
+        let chunks = self
+            .chunked()
+            .and_then(|chunked| Some((chunked, chunked.raw_data()?)));
+        let unverifiable = chunks
+            .and_then(|(_, raw_data)| Unverifiable::of(&raw_data.header, self.file.data_version));
+        if matches!(unverifiable, Some(Unverifiable::Layout { .. })) {
+            return Ok(None);
+        }
         let mut hasher = Sha256::new();
         // Each of the parts says itself how long it is.
         hasher.update(dtype::numpy_descr(self.datatype()).to_string());
@@ -40,13 +48,12 @@ impl Dataset {
             hasher.update((fill.len() as u64).to_le_bytes());
             hasher.update(fill);
         }
-        if let Some(chunked) = self.chunked()
-            && let Some(raw_data) = chunked.raw_data()
-            && Unverifiable::of(&raw_data.header, self.file.data_version).is_none()
+        if let Some((chunked, raw_data)) = chunks
+            && unverifiable.is_none()
         {
             self.add_chunks(&mut hasher, chunked, raw_data)?;
         }
-        Ok(hasher.finalize().into())
+        Ok(Some(hasher.finalize().into()))
     }
 
     fn add_chunks(

@@ -185,6 +185,29 @@ fn nothing_is_synced_twice_and_a_failed_sync_goes_on_failing() {
     assert!(log.sync().is_err());
 }
 
+/// Whoever is told of a failure is told by the kernel once, for all who have the file open in common.
+#[test]
+fn a_sync_that_failed_for_a_commit_failed_for_everybody_and_the_other_way_round() {
+    for is_of_commit in [true, false] {
+        let bench = Bench::new();
+        let mut log = Log::begin(&bench.sidecar, &begin(this_boot())).unwrap();
+        log.append(&change("a")).unwrap();
+        let of_commit_before = log.syncing().unwrap();
+        if is_of_commit {
+            // No pipe can be synced.
+            let (pipe, _other) = io::pipe().unwrap();
+            let whole = std::mem::replace(&mut log.file, std::os::fd::OwnedFd::from(pipe).into());
+            assert!(log.syncing().unwrap()().is_err());
+            log.file = whole;
+        } else {
+            log.end().failure = Some(Arc::new(io::ErrorKind::Other.into()));
+        }
+        assert!(log.sync().is_err());
+        assert!(log.syncing().unwrap()().is_err());
+        assert!(of_commit_before().is_err());
+    }
+}
+
 #[test]
 fn a_log_that_cannot_be_searched_in_fair_time_is_damaged() {
     let bench = Bench::new();

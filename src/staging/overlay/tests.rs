@@ -219,6 +219,29 @@ fn a_failed_sync_goes_on_failing() {
 }
 
 #[test]
+fn a_sync_for_which_there_was_no_room_is_made_again() {
+    let base = Model(vec![1; 10_000]);
+    let (_directory, sidecar, mut overlay) = new_overlay(&base);
+    overlay.write_at(&base, 0, &[9; 10]).unwrap();
+    // Nothing can be written here, and what was written before is none the worse for it.
+    let full = File::options().write(true).open("/dev/full").unwrap();
+    overlay.blocks.replace(Some(full));
+    match overlay.sync() {
+        Err(StagingError::Sidecar { error, .. }) => {
+            assert_eq!(error.kind(), io::ErrorKind::StorageFull);
+        }
+        other => panic!("{other:?}"),
+    }
+    overlay.check_synced().unwrap();
+    overlay.blocks.replace(None);
+    overlay.sync().unwrap();
+    let expected = all(&overlay, &base);
+    drop(overlay);
+    let (overlay, lost) = Overlay::open(&sidecar, 7, Since::OtherBoot).unwrap();
+    assert_eq!((lost, all(&overlay, &base)), (0, expected));
+}
+
+#[test]
 fn an_overlay_that_was_never_synced_may_be_unborn() {
     let base = Model(vec![1; 10_000]);
     let (directory, sidecar, overlay) = new_overlay(&base);
