@@ -11,7 +11,7 @@ use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use common::{Mount, run_python};
+use common::{Mount, need_root, run_python};
 use tempfile::TempDir;
 
 /// A user and a group that own nothing.
@@ -135,10 +135,7 @@ const CHANGES: [&str; 9] = [
 
 #[test]
 fn another_user_gets_what_the_file_gives() {
-    if !rustix::process::geteuid().is_root() {
-        // Nobody else can be impersonated.
-        return;
-    }
+    need_root("looking as another user");
     let read = "head -c 8 $M/versions/r1/group/values > /dev/null";
     for (mode, group, reads) in [
         (0o600, NOBODY, false),

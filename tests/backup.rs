@@ -10,7 +10,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use common::{Interpreter, Mount, MountPoint, literal, made, run};
+use common::{Interpreter, Mount, MountPoint, literal, made, made_by, run};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 use tempfile::TempDir;
@@ -38,14 +38,7 @@ const DISTINCT_BYTES: u64 = 5 * 8 * MIB + 2 * 800;
 const ANSWER_BYTES: u64 = 256 << 10;
 
 fn file() -> PathBuf {
-    made(
-        "backup.h5",
-        &["backup.rs", "interpreter.py", "fixtures/vh5fix"],
-        |path| {
-            let mut python = Interpreter::new();
-            python.run(&format!("FILE = {}\n{FILE}", literal(path)));
-        },
-    )
+    made_by(FILE, "backup.rs", "backup.h5")
 }
 
 /// A program that keeps all it has in `scratch`, and works in `folder`.

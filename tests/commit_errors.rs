@@ -400,11 +400,8 @@ struct Disk {
 }
 
 impl Disk {
-    /// `None` for others than root, who cannot mount one.
-    fn new(mib: u32) -> Option<Self> {
-        if !rustix::process::geteuid().is_root() {
-            return None;
-        }
+    fn new(mib: u32) -> Self {
+        common::need_root("a file system of its own");
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("disk");
         fs::create_dir(&path).unwrap();
@@ -415,10 +412,10 @@ impl Disk {
         for number in 0..100 * DISKS.fetch_add(1, Ordering::SeqCst) {
             fs::write(path.join(format!("filler{number}")), "").unwrap();
         }
-        Some(Self {
+        Self {
             path,
             _folder: folder,
-        })
+        }
     }
 
     /// Lays the same directory over itself, not to be written to.
@@ -470,7 +467,7 @@ fn noise(len: usize) -> Vec<u8> {
 
 #[test]
 fn a_disk_that_is_full_when_something_is_staged() {
-    let Some(disk) = Disk::new(12) else { return };
+    let disk = Disk::new(12);
     let mut bench = Bench::at(Interpreter::new(), disk.path.join("file.h5"));
     let ballast = disk.fill(256 << 10);
     let new = File::create(bench.mount.staging("added")).unwrap();
@@ -500,7 +497,7 @@ fn a_disk_that_is_full_when_something_is_staged() {
 
 #[test]
 fn a_disk_that_has_no_room_for_the_commit() {
-    let Some(disk) = Disk::new(24) else { return };
+    let disk = Disk::new(24);
     let mut bench = Bench::at(Interpreter::new(), disk.path.join("file.h5"));
     let noise = noise(4 << 20);
     fs::write(bench.mount.staging("added"), &noise).unwrap();
@@ -517,7 +514,7 @@ fn a_disk_that_has_no_room_for_the_commit() {
 /// What compresses may fit where its bytes would not.
 #[test]
 fn a_disk_that_has_room_for_what_compresses() {
-    let Some(disk) = Disk::new(24) else { return };
+    let disk = Disk::new(24);
     let mut bench = Bench::at(Interpreter::new(), disk.path.join("file.h5"));
     let new = bench.mount.staging("added");
     let rows: Vec<u8> = (0..8_u32 << 20)
@@ -536,7 +533,7 @@ fn a_disk_that_has_room_for_what_compresses() {
 
 #[test]
 fn a_disk_that_became_read_only() {
-    let Some(disk) = Disk::new(12) else { return };
+    let disk = Disk::new(12);
     let mut bench = Bench::at(Interpreter::new(), disk.path.join("file.h5"));
     disk.make_read_only();
     let error = bench.mount.try_commit("r2").unwrap_err();

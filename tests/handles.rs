@@ -2,11 +2,16 @@
 //! next mount of the file; never to anything else.
 
 mod common;
+#[path = "common/recorder.rs"]
+mod recorder;
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use common::{Interpreter, Mount, literal, made, run, script};
+use common::{Interpreter, Mount, literal, made_by, need_root, run, script, words};
+use fuser::Errno;
+use recorder::Recorder;
+use tempfile::TempDir;
 
 const FILE: &str = r#"
 with version(FILE, "r1", timestamp=when(1)) as group:
@@ -23,14 +28,7 @@ with version(FILE, "r3", timestamp=when(3)) as group:
 "#;
 
 fn file() -> PathBuf {
-    made(
-        "handles.h5",
-        &["handles.rs", "interpreter.py", "fixtures/vh5fix"],
-        |path| {
-            let mut python = Interpreter::new();
-            python.run(&format!("FILE = {}\n{FILE}", literal(path)));
-        },
-    )
+    made_by(FILE, "handles.rs", "handles.h5")
 }
 
 /// The paths that `handles.py` prints.
@@ -39,11 +37,11 @@ fn handles(what: &str, mount: &Mount, kept: &Path) -> Vec<String> {
     serde_json::from_str(&printed).unwrap()
 }
 
-/// Has the kernel forget each inode that nobody uses.
+/// Has the kernel forget each inode that nobody uses, and what it has of files.
 fn drop_caches() {
     // Dirty inodes stay.
     rustix::fs::sync();
-    fs::write("/proc/sys/vm/drop_caches", "2").unwrap();
+    fs::write("/proc/sys/vm/drop_caches", "3").unwrap();
 }
 
 /// Whether a path leads to `staging/`, or to what shows it in another form.
@@ -51,20 +49,34 @@ fn is_staged(path: &str) -> bool {
     path.trim_start_matches("npy/").starts_with("staging")
 }
 
-/// Only root may open by a handle, and empty the kernel's caches.
-fn is_root() -> bool {
-    rustix::process::geteuid().is_root()
+/// A copy of the file, what is known of handles, and where both are.
+struct Bench {
+    scratch: TempDir,
+    file: PathBuf,
+    kept: PathBuf,
+}
+
+impl Bench {
+    fn new() -> Self {
+        need_root("opening by a handle, and emptying the kernel's caches,");
+        let scratch = tempfile::tempdir().unwrap();
+        let (copy, kept) = (scratch.path().join("a.h5"), scratch.path().join("kept"));
+        fs::copy(file(), &copy).unwrap();
+        Self {
+            file: copy,
+            kept,
+            scratch,
+        }
+    }
 }
 
 #[test]
 fn handles_outlive_the_kernels_memory_and_the_daemon() {
-    if !is_root() {
-        return;
-    }
-    let scratch = tempfile::tempdir().unwrap();
-    let kept = scratch.path().join("kept");
-    let copy = scratch.path().join("a.h5");
-    fs::copy(file(), &copy).unwrap();
+    let Bench {
+        file: copy,
+        kept,
+        scratch: _scratch,
+    } = Bench::new();
 
     let mount = Mount::new(&copy, &[]);
     let paths = handles("keep", &mount, &kept);
@@ -107,13 +119,11 @@ fn handles_outlive_the_kernels_memory_and_the_daemon() {
 
 #[test]
 fn a_handle_of_what_is_gone_is_stale_and_others_go_on() {
-    if !is_root() {
-        return;
-    }
-    let scratch = tempfile::tempdir().unwrap();
-    let kept = scratch.path().join("kept");
-    let copy = scratch.path().join("a.h5");
-    fs::copy(file(), &copy).unwrap();
+    let Bench {
+        file: copy,
+        kept,
+        scratch: _scratch,
+    } = Bench::new();
     let mount = Mount::new(&copy, &["--read-only"]);
     let paths = handles("keep", &mount, &kept);
     drop(mount);
@@ -138,6 +148,34 @@ with h5py.File({}, "r+") as file:
     // What it shared with others is theirs.
     assert!(!stale.iter().any(|path| path == "versions/r3/edited"));
     assert!(paths.len() > stale.len() + 20);
+}
+
+#[test]
+fn a_handle_is_not_stale_because_the_file_could_not_be_read() {
+    const NAME: &str = "a.h5";
+    let bench = Bench::new();
+    let recorder = Recorder::new(NAME, fs::read(&bench.file).unwrap());
+    let file = recorder.path().join(NAME);
+    let mount = Mount::new(&file, &["--read-only"]);
+    handles("keep", &mount, &bench.kept);
+    drop(mount);
+
+    let mount = Mount::new(&file, &["--read-only"]);
+    drop_caches();
+    recorder.fail_reads(Some(Errno::EIO));
+    let output = script("handles.py")
+        .arg("use")
+        .args([mount.path(), &bench.kept])
+        .output()
+        .unwrap();
+    recorder.fail_reads(None);
+    let said = words(&output);
+    assert!(
+        !output.status.success() && said.contains("[Errno 5]"),
+        "{said}"
+    );
+    let nothing: [&str; 0] = [];
+    assert_eq!(handles("use", &mount, &bench.kept), nothing);
 }
 
 /// The same for a mount in which folders have lost names: those are left out.

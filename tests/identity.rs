@@ -8,7 +8,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use common::{Interpreter, Mount, fixtures, literal, made, run, run_python};
+use common::{Mount, fixtures, made_by, run, run_python};
 use rustix::fs::{SeekFrom, seek};
 
 const FILE: &str = r#"
@@ -39,14 +39,7 @@ with version(FILE, "r4", timestamp=when(4)):
 const CHANGED: [&str; 3] = ["attributes", "deep/edited", "edited"];
 
 fn file() -> PathBuf {
-    made(
-        "identity.h5",
-        &["identity.rs", "interpreter.py", "fixtures/vh5fix"],
-        |path| {
-            let mut python = Interpreter::new();
-            python.run(&format!("FILE = {}\n{FILE}", literal(path)));
-        },
-    )
+    made_by(FILE, "identity.rs", "identity.h5")
 }
 
 fn mount() -> Mount {

@@ -13,8 +13,8 @@ use std::sync::OnceLock;
 use std::time::Duration;
 
 use common::{
-    DEADLINE, Mount, MountPoint, daemons_of, is_running, mounts_at, run_python, send, vh5fs,
-    wait_until, words,
+    DEADLINE, Mount, MountPoint, daemons_of, is_running, mounts_at, need_root, run_python, send,
+    vh5fs, wait_until, words,
 };
 use rustix::process::Signal;
 
@@ -343,10 +343,7 @@ fn the_helper_of_mount_8_finds_us_by_the_type() {
 
 #[test]
 fn mount_8_and_fstab_start_us() {
-    if !rustix::process::geteuid().is_root() {
-        // mount(8) is for root; what it runs has a test of its own.
-        return;
-    }
+    need_root("mount(8)");
     let mount_point = MountPoint::new();
     // mount(8) looks for `fuse.vh5fs` in the system's own folders only, so the program is named with the file.
     let source = format!("{}#{}", env!("CARGO_BIN_EXE_vh5fs"), fixture().display());
@@ -395,10 +392,7 @@ fn the_mount_table_shows_what_was_asked_for() {
 
 #[test]
 fn only_those_who_were_let_in_may_enter() {
-    if !rustix::process::geteuid().is_root() {
-        // Nobody else can be impersonated.
-        return;
-    }
+    need_root("looking as another user");
     let look = |mount: &Mount| {
         let parent = mount.path().parent().unwrap();
         fs::set_permissions(parent, fs::Permissions::from_mode(0o755)).unwrap();

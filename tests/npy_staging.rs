@@ -2,15 +2,19 @@
 //! killed, or there is no room.
 
 mod common;
+#[path = "common/recorder.rs"]
+mod recorder;
 #[path = "common/staging.rs"]
 mod staging;
 
 use std::fs::{self, OpenOptions};
 use std::io::Write;
+use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::process::Command;
 
 use common::{Mount, fast_folder, names_in, run, run_python, script};
+use recorder::{Fault, Recorder};
 use rustix::io::Errno;
 
 /// Runs Python that finds the mount in `M`.
@@ -140,6 +144,7 @@ fn a_mount_without_staging_has_none_in_npy_either() {
 
 #[test]
 fn a_save_that_finds_no_room_says_so_and_can_be_made_again() {
+    common::need_root("a file system of its own");
     // The disk of the file and of what is staged beside it.
     let point = common::MountPoint::new();
     let disk = point.path().parent().unwrap().join("disk");
@@ -181,6 +186,147 @@ for array in (np.zeros(2_000_000), np.zeros((2000, 1000)).T, np.full(600_000, "t
     if let Err(panicked) = ended {
         std::panic::resume_unwind(panicked);
     }
+}
+
+#[test]
+fn a_header_that_cannot_be_kept_changes_nothing() {
+    const NAME: &str = "file.h5";
+    let folder = fast_folder();
+    let (file, array) = (folder.path().join(NAME), folder.path().join("array.npy"));
+    let mount = Mount::new(&file, &["--create"]);
+    mount.commit("r0");
+    drop(mount);
+    let recorder = Recorder::new(NAME, fs::read(&file).unwrap());
+    let mount = Mount::new(&recorder.path().join(NAME), &[]);
+    for (name, made, from, to) in [
+        (
+            "columns",
+            "np.arange(12, dtype='<i4').reshape(3, 4).T",
+            "<i4",
+            "<f4",
+        ),
+        (
+            "rows",
+            "np.arange(12, dtype='<i4').reshape(4, 3)",
+            "<i4",
+            "<f4",
+        ),
+        (
+            "words",
+            "np.array(list('abcdefghijkl')).reshape(4, 3)",
+            "<U1",
+            "<U1",
+        ),
+    ] {
+        let path = mount.path().join(format!("npy/staging/{name}.npy"));
+        let code = format!("import sys, numpy as np\nnp.save(sys.argv[1], {made})");
+        run_python(&code, &[&array]);
+        let old = fs::read(&array).unwrap();
+        let (header, data) = old.split_at(old.len() - 48);
+        let new = String::from_utf8(header.to_vec().split_off(10)).unwrap();
+        let new = new.replace(from, to).replace("(4, 3)", "(3, 4)");
+        let new = [&header[..10], new.as_bytes()].concat();
+        assert!(new.len() == header.len() && new != header);
+
+        let half = OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .open(&path)
+            .unwrap();
+        half.write_all_at(&old[..old.len() - 4], 0).unwrap();
+        let mut failures = 0;
+        loop {
+            recorder.fail(Fault {
+                after: failures,
+                count: usize::MAX,
+                errno: fuser::Errno::ENOSPC,
+            });
+            let replaced = half.write_all_at(&new, 0);
+            if recorder.heal() == 0 {
+                replaced.unwrap();
+                break;
+            }
+            assert_errno(replaced, Errno::NOSPC);
+            assert_eq!(fs::read(&path).unwrap(), old[..old.len() - 4], "{made}");
+            failures += 1;
+        }
+        assert!(failures > 0);
+        half.write_all_at(&data[44..], old.len() as u64 - 4)
+            .unwrap();
+        drop(half);
+        fs::write(&array, [&new[..], data].concat()).unwrap();
+        let code = "import sys, numpy as np\na, b = map(np.load, sys.argv[1:])\n\
+                    print(a.dtype == b.dtype, a.shape == b.shape, a.tolist() == b.tolist())";
+        assert_eq!(run_python(code, &[&path, &array]), "True True True\n");
+        mount.commit(name);
+        let path = mount.path().join(format!("npy/versions/{name}/{name}.npy"));
+        assert_eq!(run_python(code, &[&path, &array]), "True True True\n");
+    }
+}
+
+#[test]
+fn a_reset_ends_what_is_being_written() {
+    let folder = fast_folder();
+    let mount = Mount::new(&folder.path().join("file.h5"), &["--create"]);
+    let said = numpy(
+        &mount,
+        r#"
+import io
+S = M + "npy/staging/x.npy"
+base = np.arange(12.0).reshape(6, 2)
+np.save(S, base)
+open(M + "staging/.commit", "w").write("r0")
+for shape in [(6, 2), (4, 2), (9, 2)]:
+    for cut in (50, 128, 128 + 48):
+        whole = io.BytesIO()
+        np.save(whole, -np.ones(shape))
+        with open(S, "wb", buffering=0) as half:
+            half.write(whole.getvalue()[:cut])
+            open(M + "staging/.reset", "w").write("\n")
+            assert (np.load(S) == base).all(), np.load(S)
+            try:
+                half.write(whole.getvalue()[cut:])
+                print("written", shape, cut)
+            except OSError:
+                pass
+            assert (np.load(S) == base).all(), np.load(S)
+        assert "Nothing is staged" in open(M + "staging/.status").read()
+np.save(S, -base)
+assert (np.load(S) == -base).all()
+"#,
+    );
+    assert_eq!(said, "");
+}
+
+#[test]
+fn half_an_array_is_none_though_the_next_one_is_refused() {
+    let folder = fast_folder();
+    let file = folder.path().join("file.h5");
+    let mount = Mount::new(&file, &["--create"]);
+    let code = r#"
+S = M + "npy/staging/x.npy"
+np.save(S, np.arange(12))
+open(M + "staging/.commit", "w").write("r0")
+whole = open(S, "rb").read()
+try:
+    np.save(S, np.zeros(3, dtype="<f4"))
+    print("saved another type")
+except OSError:
+    assert (np.load(S) == np.arange(12)).all()
+open(S, "wb").write(whole[:-48])
+try:
+    np.save(S, np.zeros(3, dtype="<f4"))
+    print("saved another type")
+except OSError:
+    pass
+"#;
+    assert_eq!(numpy(&mount, code), "");
+    mount.fail_to_commit("r1", libc::EINVAL, &["x.npy: "]);
+    let mount = Mount::on(mount.kill(), &file, &[]);
+    mount.fail_to_commit("r1", libc::EINVAL, &["x.npy: "]);
+    numpy(&mount, "np.save(M + 'npy/staging/x.npy', np.arange(5))");
+    mount.commit("r1");
 }
 
 #[test]

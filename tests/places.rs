@@ -7,7 +7,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use common::{Interpreter, literal, made, run, tests};
+use common::{made_by, need_root, run, tests};
 
 const FILE: &str = r#"
 with version(FILE, "r1", timestamp=when(1)) as group:
@@ -15,22 +15,12 @@ with version(FILE, "r1", timestamp=when(1)) as group:
 "#;
 
 fn file() -> PathBuf {
-    made(
-        "places.h5",
-        &["places.rs", "interpreter.py", "fixtures/vh5fix"],
-        |path| {
-            let mut python = Interpreter::new();
-            python.run(&format!("FILE = {}\n{FILE}", literal(path)));
-        },
-    )
+    made_by(FILE, "places.rs", "places.h5")
 }
 
 #[test]
 fn lines_of_fstab_do_what_mount_8_says() {
-    if !rustix::process::geteuid().is_root() {
-        // mount(8) is for root; what it runs has a test of its own.
-        return;
-    }
+    need_root("mount(8)");
     let scratch = tempfile::tempdir().unwrap();
     // Another user looks in here.
     fs::set_permissions(scratch.path(), fs::Permissions::from_mode(0o755)).unwrap();

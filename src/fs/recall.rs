@@ -33,6 +33,8 @@ struct Index {
     of: Weak<Snapshot>,
     /// Sorted.
     places: Vec<(Ino, Place)>,
+    /// Where numbers could not be had; to be asked again, as what failed may pass.
+    missing: Vec<Place>,
 }
 
 /// Finds nodes by their numbers.
@@ -46,7 +48,7 @@ impl Recall {
     /// The node whose number in `inodes` is `ino`.
     ///
     /// # Errors
-    /// [`FsError::Stale`] where there is none, or what is wrong with the file.
+    /// [`FsError::Stale`] where there is none, or what is wrong with a version that may have it.
     pub(crate) fn node(
         &self,
         snapshot: &Arc<Snapshot>,
@@ -55,13 +57,19 @@ impl Recall {
         ino: Ino,
     ) -> Result<Node, FsError> {
         let is_meant = |node: &Node| inodes.ino(node) == ino;
-        match self.place(snapshot, inodes, ino)? {
-            Some(place) => nodes_in(snapshot, place)?.into_iter().find(is_meant),
-            None => staging.into_iter().flat_map(staged_nodes).find(is_meant),
-        }
-        .ok_or(FsError::Stale)
+        let error = match self.place(snapshot, inodes, ino) {
+            Ok(Some(place)) => {
+                let mut nodes = nodes_in(snapshot, place)?.into_iter();
+                return nodes.find(is_meant).ok_or(FsError::Stale);
+            }
+            Ok(None) => FsError::Stale,
+            Err(error) => error.into(),
+        };
+        let mut staged = staging.into_iter().flat_map(staged_nodes);
+        staged.find(is_meant).ok_or(error)
     }
 
+    /// Where a number is; `None` where it is nowhere.
     fn place(
         &self,
         snapshot: &Arc<Snapshot>,
@@ -69,41 +77,62 @@ impl Recall {
         ino: Ino,
     ) -> Result<Option<Place>, StoreError> {
         let mut index = self.index.lock().unwrap_or_else(PoisonError::into_inner);
-        let places = match &mut *index {
-            Some(Index { of, places }) if std::ptr::eq(of.as_ptr(), Arc::as_ptr(snapshot)) => {
-                places
-            }
-            other => {
-                let made = Index {
-                    of: Arc::downgrade(snapshot),
-                    places: all_places(snapshot, inodes)?,
-                };
-                &mut other.insert(made).places
-            }
+        let index = match &mut *index {
+            Some(index) if std::ptr::eq(index.of.as_ptr(), Arc::as_ptr(snapshot)) => index,
+            other => other.insert(Index::of(snapshot)),
         };
-        let found = places.binary_search_by_key(&ino, |&(ino, _)| ino).ok();
-        Ok(found.map(|at| places[at].1))
+        if let Some(place) = index.find(ino) {
+            return Ok(Some(place));
+        }
+        let failed = index.complete(snapshot, inodes);
+        match (index.find(ino), failed) {
+            (None, Some(error)) => Err(error),
+            (found, _) => Ok(found),
+        }
     }
 }
 
-/// The numbers of everything in a state of the file.
-fn all_places(snapshot: &Snapshot, inodes: &InodeTable) -> Result<Vec<(Ino, Place)>, StoreError> {
-    let versions = snapshot.history().iter();
-    let mut places = Vec::new();
-    for place in [Place::Top]
-        .into_iter()
-        .chain(versions.map(|(index, _)| Place::Version(index)))
-    {
-        match nodes_in(snapshot, place) {
-            Ok(nodes) => places.extend(nodes.iter().map(|node| (inodes.ino(node), place))),
-            Err(error @ StoreError::Unsettled { .. }) => return Err(error),
-            // Nothing in it can be listed or looked up either.
-            Err(error) => log::debug!("numbers of {place:?}: {error}"),
+impl Index {
+    /// Nothing yet of a state of the file.
+    fn of(snapshot: &Arc<Snapshot>) -> Self {
+        let versions = snapshot.history().iter();
+        let versions = versions.map(|(index, _)| Place::Version(index));
+        Self {
+            of: Arc::downgrade(snapshot),
+            places: Vec::new(),
+            missing: [Place::Top].into_iter().chain(versions).collect(),
         }
     }
-    places.sort_unstable();
-    places.shrink_to_fit();
-    Ok(places)
+
+    fn find(&self, ino: Ino) -> Option<Place> {
+        let found = self.places.binary_search_by_key(&ino, |&(ino, _)| ino);
+        found.ok().map(|at| self.places[at].1)
+    }
+
+    /// Adds the numbers that are missing, and says why some of them still are.
+    fn complete(&mut self, snapshot: &Snapshot, inodes: &InodeTable) -> Option<StoreError> {
+        if self.missing.is_empty() {
+            return None;
+        }
+        let mut failed = None;
+        let Self {
+            places, missing, ..
+        } = self;
+        missing.retain(|&place| match nodes_in(snapshot, place) {
+            Ok(nodes) => {
+                places.extend(nodes.iter().map(|node| (inodes.ino(node), place)));
+                false
+            }
+            Err(error) => {
+                log::debug!("numbers of {place:?}: {error}");
+                failed.get_or_insert(error);
+                true
+            }
+        });
+        places.sort_unstable();
+        places.shrink_to_fit();
+        failed
+    }
 }
 
 fn nodes_in(snapshot: &Snapshot, place: Place) -> Result<Vec<Node>, StoreError> {

@@ -505,25 +505,38 @@ impl Staging {
         ]))
     }
 
-    /// Declares it.
+    /// Declares it, together with `npy`, what its .npy file is.
     ///
     /// # Errors
-    /// Those of the folder of staged state.
+    /// Those of the folder of staged state; nothing is changed then.
     pub(super) fn shape_as(
         &self,
         state: &mut State,
         id: NodeId,
         outline: Outline,
+        npy: Option<Change>,
     ) -> Result<(), StagingError> {
-        for (field, value) in outline.0 {
-            let dataset = state.tree.node(id)?.dataset();
-            let dataset = dataset.ok_or(StagingError::IsADirectory)?;
-            if dataset.declared(field) != value.as_deref() {
-                let name = [STRUCTURAL, name_of(field).as_bytes()].concat();
-                self.store_attribute(state, id, &name, value.as_deref())?;
-            }
-        }
-        Ok(())
+        let dataset = state.tree.node(id)?.dataset();
+        let dataset = dataset.ok_or(StagingError::IsADirectory)?;
+        let declared: Vec<_> = outline
+            .0
+            .into_iter()
+            .filter(|(field, value)| dataset.declared(*field) != value.as_deref())
+            .map(|(field, value)| ([STRUCTURAL, name_of(field).as_bytes()].concat(), value))
+            .collect();
+        let Ok(path) = state.tree.path(id, true) else {
+            // Removed and still open: there is nothing to be kept.
+            return declared
+                .into_iter()
+                .try_for_each(|(name, value)| state.tree.set_attribute(id, &name, value, None));
+        };
+        let declared = declared.into_iter().map(|(name, value)| Change::Attribute {
+            path: path.clone(),
+            name,
+            value,
+        });
+        let changes: Vec<_> = declared.chain(npy).collect();
+        state.change_all(&self.path, &changes)
     }
 
     /// What a new dataset takes from its path, which has one type in all versions of a file.

@@ -239,19 +239,27 @@ impl Log {
     /// # Errors
     /// What the operating system says; the log is then as it was.
     pub(super) fn append(&mut self, record: &Record) -> Result<(), StagingError> {
+        self.append_all(std::slice::from_ref(record))
+    }
+
+    /// Adds records, with one write.
+    ///
+    /// # Errors
+    /// What the operating system says; the log is then as it was.
+    pub(super) fn append_all(&mut self, records: &[Record]) -> Result<(), StagingError> {
         let mut end = self.end();
-        self.append_at(&mut end, record)?;
+        self.append_at(&mut end, records)?;
         end.promised_bytes = end.len_bytes;
         Ok(())
     }
 
-    fn append_at(&self, end: &mut End, record: &Record) -> Result<(), StagingError> {
+    fn append_at(&self, end: &mut End, records: &[Record]) -> Result<(), StagingError> {
         if end.is_broken {
             let cut = self.file.set_len(end.len_bytes);
             cut.map_err(|error| self.failed(error))?;
             end.is_broken = false;
         }
-        let bytes = encode(record);
+        let bytes = records.iter().map(encode).collect::<Vec<_>>().concat();
         if let Err(error) = self.file.write_all_at(&bytes, end.len_bytes) {
             end.is_broken = self.file.set_len(end.len_bytes).is_err();
             return Err(self.failed(error));
@@ -281,14 +289,14 @@ impl Log {
                 return Ok(());
             }
             let durable_bytes = end.durable_bytes;
-            self.append_at(&mut end, &Record::Synced { durable_bytes })?;
+            self.append_at(&mut end, &[Record::Synced { durable_bytes }])?;
             end.len_bytes
         };
         sync_data(&self.file, &self.end).map_err(|error| self.failed(error))?;
         let mut end = self.end();
         end.durable_bytes = end.durable_bytes.max(len_bytes);
         let durable_bytes = end.durable_bytes;
-        if let Err(error) = self.append_at(&mut end, &Record::Synced { durable_bytes }) {
+        if let Err(error) = self.append_at(&mut end, &[Record::Synced { durable_bytes }]) {
             // All is durable. Only damage that comes over the end of it would now be taken for what a power failure left.
             log::debug!("{error}");
         }

@@ -136,6 +136,8 @@ pub(super) struct Body {
     pub(super) overlay: Option<Overlay>,
     /// The .npy file that it is written as, if it is.
     pub(super) npy: Option<Given>,
+    /// How often what was written as a .npy file was dropped: what somebody still writes of it is not for what is there then.
+    pub(super) dropped_npys: usize,
     /// How the lines of text are shown as a .npy file; until they change.
     wide: OnceLock<Arc<WideText>>,
 }
@@ -220,6 +222,7 @@ impl Content {
                 base,
                 overlay,
                 npy: None,
+                dropped_npys: 0,
                 wide: OnceLock::new(),
             }),
             opens: AtomicUsize::new(0),

@@ -40,6 +40,8 @@ pub struct NpyFile {
     header: OnceLock<Arc<[u8]>>,
     /// The text of the base version.
     base_text: OnceLock<Option<Arc<OpenNpy>>>,
+    /// How often what was written of it had been dropped when it was opened.
+    dropped_npys: usize,
     /// Whether it was cut to nothing by whoever opened it.
     is_new: bool,
     /// Whether it was made by him.
@@ -182,9 +184,11 @@ impl Staging {
             content.opened_as_npy();
             Ok(content)
         })?;
+        let dropped_npys = content.read().dropped_npys;
         let file = NpyFile {
             node,
             content,
+            dropped_npys,
             header: OnceLock::new(),
             base_text: OnceLock::new(),
             is_new: truncate,

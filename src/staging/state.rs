@@ -151,7 +151,7 @@ impl State {
         let mut state = Self::load_over(file, path, old.map(|old| &old.tree))?;
         if let Some(old) = old {
             let slots = std::mem::take(&mut *old.contents());
-            state.adopt(slots, &old.tree);
+            state.adopt(slots, &old.tree, false);
         }
         Ok(state)
     }
@@ -474,6 +474,30 @@ impl State {
         Ok(applied)
     }
 
+    /// Makes changes of the tree that neither depend on each other nor remove anything, and logs them: all of them, or none.
+    ///
+    /// # Errors
+    /// Why not; nothing is changed then.
+    pub(super) fn change_all(
+        &mut self,
+        path: &Path,
+        changes: &[Change],
+    ) -> Result<(), StagingError> {
+        if changes.is_empty() {
+            return Ok(());
+        }
+        for change in changes {
+            self.tree.check(change)?;
+        }
+        let records: Vec<_> = changes.iter().cloned().map(Record::Change).collect();
+        self.kept(path)?.log.append_all(&records)?;
+        for change in changes {
+            self.tree.apply(change, Some(SystemTime::now()))?;
+        }
+        *self.not_followed() = None;
+        Ok(())
+    }
+
     /// Makes a dataset's overlay over `len_bytes` of its base. The change that tells of it is made by `change`.
     pub(super) fn new_overlay(
         &mut self,
@@ -610,7 +634,7 @@ impl State {
         self.is_base_gone = false;
         *self.not_followed() = None;
         let slots = std::mem::take(&mut *self.contents());
-        self.adopt(slots, &old_tree);
+        self.adopt(slots, &old_tree, durable == Durable::ByCommit);
         if !is_pinned
             && let Some(kept) = self.kept.take()
             && let Err(error) = kept.sidecar.remove_all()
@@ -621,8 +645,8 @@ impl State {
     }
 
     /// Lets the datasets that were open in an earlier state go on in this one: with what is staged of them here, or as if they had been
-    /// removed.
-    fn adopt(&mut self, slots: HashMap<NodeId, Slot>, old_tree: &Tree) {
+    /// removed. What was staged is in the base now if it was committed.
+    fn adopt(&mut self, slots: HashMap<NodeId, Slot>, old_tree: &Tree, is_committed: bool) {
         for (id, slot) in slots {
             let Some(content) = slot.weak.upgrade() else {
                 continue;
@@ -637,8 +661,12 @@ impl State {
                         let mut loaded = loaded.write();
                         (loaded.overlay.take(), loaded.npy.take())
                     } else {
+                        let npy = body.npy.take();
+                        if npy.is_some() && !is_committed {
+                            body.dropped_npys += 1;
+                        }
                         // Who has the .npy file open knows its header, and where data begins behind it.
-                        let npy = body.npy.take().filter(|_| content.is_open_as(true));
+                        let npy = npy.filter(|_| is_committed && content.is_open_as(true));
                         (None, npy.and_then(Given::outliving))
                     };
                 }

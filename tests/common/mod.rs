@@ -363,6 +363,26 @@ pub fn fixtures() -> &'static Path {
     })
 }
 
+/// Fails the test for others than root, whom it needs for `what`: nothing passes that was not run.
+#[track_caller]
+pub fn need_root(what: &str) {
+    assert!(
+        rustix::process::geteuid().is_root(),
+        "{what} takes root: run the tests as root, or name this one behind `-- --skip`"
+    );
+}
+
+/// The file that Python `code` of the test file `source` makes at `FILE`: kept as by [`made`].
+pub fn made_by(code: &str, source: &str, name: &str) -> PathBuf {
+    made(
+        name,
+        &[source, "interpreter.py", "fixtures/vh5fix"],
+        |path| {
+            Interpreter::new().run(&format!("FILE = {}\n{code}", literal(path)));
+        },
+    )
+}
+
 /// What `make` makes at the path that it is given: kept for all test processes, and made anew when one of `sources` has changed,
 /// scripts below `tests/` or folders of them. No other `name` may end with `-` and this one.
 pub fn made(name: &str, sources: &[&str], make: impl FnOnce(&Path)) -> PathBuf {

@@ -87,6 +87,8 @@ struct State {
     ops: Vec<Op>,
     fault: Option<Fault>,
     failures: usize,
+    /// With which every read fails.
+    read_fault: Option<Errno>,
 }
 
 /// Operations that fail. Of a write that fails the first half is done.
@@ -229,6 +231,7 @@ impl Recorder {
             ops: Vec::new(),
             fault: None,
             failures: 0,
+            read_fault: None,
         }));
         let mount_point = MountPoint::new();
         let session = fuser::spawn_mount(
@@ -261,6 +264,11 @@ impl Recorder {
         let mut state = self.state.lock().unwrap();
         state.fault = None;
         state.failures
+    }
+
+    /// From now on every read fails that the kernel asks for, or none does.
+    pub fn fail_reads(&self, errno: Option<Errno>) {
+        self.state.lock().unwrap().read_fault = errno;
     }
 
     /// What the file of that name holds.
@@ -637,6 +645,9 @@ impl Filesystem for Memory {
         reply: ReplyData,
     ) {
         let mut state = self.state();
+        if let Some(errno) = state.read_fault {
+            return reply.error(errno);
+        }
         let Some(bytes) = state.now.file(ino.0) else {
             return reply.error(Errno::EISDIR);
         };

@@ -15,6 +15,8 @@ pub(in crate::staging) struct Given {
     /// Once it is whole.
     header: Option<NpyHeader>,
     draft: Option<Draft>,
+    /// Whether the dataset has all bytes that it had before.
+    is_restorable: bool,
 }
 
 /// Data of which a dataset is yet to be made.
@@ -25,20 +27,21 @@ struct Draft {
 }
 
 impl Given {
-    /// Nothing yet.
-    pub(in crate::staging) fn begun() -> Self {
+    /// Nothing yet; `is_restorable` if the dataset has all bytes that it had before.
+    pub(super) fn begun(is_restorable: bool) -> Self {
         Self {
             bytes: Arc::default(),
             header: None,
             draft: None,
+            is_restorable,
         }
     }
 
     /// A part of a header.
-    pub(super) fn part(bytes: Vec<u8>) -> Self {
+    pub(super) fn part(bytes: Vec<u8>, is_restorable: bool) -> Self {
         Self {
             bytes: bytes.into(),
-            ..Self::begun()
+            ..Self::begun(is_restorable)
         }
     }
 
@@ -51,6 +54,7 @@ impl Given {
                 overlay,
                 is_converted: false,
             }),
+            is_restorable: false,
         }
     }
 
@@ -60,7 +64,8 @@ impl Given {
             Ok(Beginning::Whole(header)) if header.needs_conversion() == draft.is_some() => {
                 Self::whole(&bytes, header, draft)
             }
-            _ => Self::part(bytes),
+            // Whether it had been accepted, and the bytes of the dataset dropped, is not known.
+            _ => Self::part(bytes, false),
         }
     }
 
@@ -112,17 +117,13 @@ impl Given {
         Some(&mut draft.overlay)
     }
 
-    /// Takes the draft over into another header for the same data.
-    pub(super) fn take_draft(&mut self) -> Option<Overlay> {
-        self.draft.take().map(|draft| draft.overlay)
-    }
-
-    /// Gives it back.
-    pub(super) fn put_draft(&mut self, overlay: Overlay) {
-        self.draft = Some(Draft {
-            overlay,
-            is_converted: false,
-        });
+    /// Puts another whole header, which `bytes` are, in front of the same data: the dataset is then to be made of a draft anew.
+    pub(super) fn replace_header(&mut self, bytes: &[u8], header: NpyHeader) {
+        self.bytes = bytes.into();
+        self.header = Some(header);
+        if let Some(draft) = &mut self.draft {
+            draft.is_converted = false;
+        }
     }
 
     /// Whether the dataset is all that the header says, and has all its bytes.
@@ -133,6 +134,16 @@ impl Given {
             }
             None => false,
         })
+    }
+
+    /// Whether the dataset is what it was before as soon as this is forgotten.
+    pub(super) fn is_restorable(&self) -> bool {
+        self.is_restorable
+    }
+
+    /// The bytes that the dataset had before go.
+    pub(super) fn loses_bytes(&mut self) {
+        self.is_restorable = false;
     }
 
     /// Whether the dataset is yet to be made of the draft.

@@ -65,7 +65,7 @@ impl Staging {
             let _gate = self.pass()?;
             self.change_state(|state| {
                 let outline = self.outline_of(state, id, &said)?;
-                self.shape_as(state, id, outline)
+                self.shape_as(state, id, outline, None)
             })?;
             if !content.is_open_as(true) {
                 self.tidy_npy(id, &content)?;

@@ -32,7 +32,14 @@ impl Staging {
                 what: "a dataset that is shown as JSON Lines cannot be written",
             });
         }
-        self.give(node, content, Given::begun())
+        let is_restorable = {
+            let body = content.read();
+            match &body.npy {
+                Some(npy) => npy.is_restorable() || npy.is_done(&body)?,
+                None => true,
+            }
+        };
+        self.give(node, content, Given::begun(is_restorable))
     }
 
     /// Keeps what was written of a header.
@@ -73,16 +80,11 @@ impl Staging {
         node: NodeId,
         given: Option<&Given>,
     ) -> Result<(), StagingError> {
-        // Of what was removed and is still open nothing is kept.
-        let Ok(path) = state.tree.path(node, true) else {
-            return Ok(());
-        };
-        let change = Change::Npy {
-            path,
-            header: given.map(|given| given.header().to_vec()),
-            draft: given.and_then(Given::draft).map(Overlay::number),
-        };
-        state.change(&self.path, &change).map(|_| ())
+        let header = given.map(|given| &given.header()[..]);
+        match npy_change(state, node, header, given.and_then(Given::draft)) {
+            Some(change) => state.change(&self.path, &change).map(|_| ()),
+            None => Ok(()),
+        }
     }
 
     /// Writes, and says how many bytes; fewer than all where room ended in between.
@@ -143,6 +145,9 @@ impl Staging {
     fn front_of(&self, file: &NpyFile) -> Result<Front, StagingError> {
         let given = {
             let body = file.content.read();
+            if body.dropped_npys != file.dropped_npys {
+                return Err(StagingError::NpyRefused);
+            }
             let npy = body.npy.as_ref();
             npy.map(|npy| {
                 let front = Front {
@@ -177,8 +182,8 @@ impl Staging {
         offset: u64,
         bytes: &[u8],
     ) -> Result<usize, StagingError> {
-        let mut all = match &file.content.read().npy {
-            Some(npy) => npy.header().to_vec(),
+        let (mut all, is_restorable) = match &file.content.read().npy {
+            Some(npy) => (npy.header().to_vec(), npy.is_restorable()),
             None => return Err(StagingError::NpyRefused),
         };
         let at = usize::try_from(offset).ok().filter(|&at| at <= all.len());
@@ -189,7 +194,7 @@ impl Staging {
         all.extend_from_slice(&bytes[covered..]);
         let accepted = match NpyHeader::parse(&all) {
             Ok(Beginning::Part) => {
-                file.content.write().npy = Some(Given::part(all));
+                file.content.write().npy = Some(Given::part(all, is_restorable));
                 return Ok(bytes.len());
             }
             Ok(Beginning::Whole(header)) => {
@@ -236,11 +241,16 @@ impl Staging {
             .unwrap_or_default()
     }
 
-    /// No dataset can be made of what is written: it is what it was before, or not there.
+    /// No dataset can be made of what is written: it is what it was before, or not there. What was not whole before stays so, as nobody
+    /// would know it from a dataset.
     fn refuse(&self, file: &NpyFile, error: &StagingError) -> Result<(), StagingError> {
         self.note_refusal(error);
         file.refuse();
-        if !file.is_new {
+        let is_restorable = match &file.content.read().npy {
+            Some(npy) => npy.is_restorable(),
+            None => true,
+        };
+        if !file.is_new || !(is_restorable || file.is_made) {
             return Ok(());
         }
         self.change_state(|state| {
@@ -262,19 +272,23 @@ impl Staging {
             let mut body = file.content.write();
             // Until the header is logged, the log says that there is none: what was before is nobody's any more.
             self.give_overlay(state, file.node, &file.content, &mut body, (0, None))?;
+            if let Some(before) = &mut body.npy {
+                before.loses_bytes();
+            }
             body.edit()?.1.truncate(0)?;
-            self.shape_as(state, file.node, outline)?;
             let draft = if header.needs_conversion() {
                 Some(state.new_overlay(&self.path, 0)?)
             } else {
                 None
             };
-            file.is_draft.store(draft.is_some(), Ordering::Release);
             let mut given = Given::whole(bytes, header, draft);
-            if let Err(error) = self.log_npy(state, file.node, Some(&given)) {
+            let npy = npy_change(state, file.node, Some(bytes), given.draft());
+            if let Err(error) = self.shape_as(state, file.node, outline, npy) {
                 given.discard();
                 return Err(error);
             }
+            file.is_draft
+                .store(given.draft().is_some(), Ordering::Release);
             if state.tree.path(file.node, true).is_err() {
                 given.discard();
             }
@@ -301,11 +315,8 @@ impl Staging {
         self.change_state(|state| {
             let outline = self.outline_of(state, file.node, &header)?;
             let mut body = file.content.write();
-            let draft = body.npy.as_mut().and_then(Given::take_draft);
+            let draft = body.npy.as_ref().and_then(Given::draft);
             if header.needs_conversion() != draft.is_some() {
-                if let (Some(npy), Some(draft)) = (&mut body.npy, draft) {
-                    npy.put_draft(draft);
-                }
                 return Err(refused_in(
                     state,
                     file.node,
@@ -314,11 +325,13 @@ impl Staging {
                     },
                 ));
             }
-            let given = Given::whole(bytes, header, draft);
-            self.shape_as(state, file.node, outline)?;
-            self.log_npy(state, file.node, Some(&given))?;
+            let npy = npy_change(state, file.node, Some(bytes), draft);
+            self.shape_as(state, file.node, outline, npy)?;
             state.keep(file.node, file.content.clone());
-            body.npy = Some(given);
+            match &mut body.npy {
+                Some(npy) => npy.replace_header(bytes, header),
+                none => *none = Some(Given::whole(bytes, header, None)),
+            }
             Ok(())
         })
     }
@@ -397,7 +410,7 @@ impl Staging {
         match kept {
             Some(kept) if !is_whole || len_bytes < header_bytes => {
                 let _gate = self.pass()?;
-                return self.give(node, &file.content, Given::part(kept.to_vec()));
+                return self.give(node, &file.content, Given::part(kept.to_vec(), false));
             }
             None if !is_whole => return Err(self.unfinished(node)),
             _ => {}
@@ -462,6 +475,20 @@ impl Staging {
         let (base, overlay) = body.edit()?;
         overlay.allocate(base, mode, &range)
     }
+}
+
+/// What is logged of a .npy file. Of what was removed and is still open nothing is kept.
+fn npy_change(
+    state: &State,
+    node: NodeId,
+    header: Option<&[u8]>,
+    draft: Option<&Overlay>,
+) -> Option<Change> {
+    Some(Change::Npy {
+        path: state.tree.path(node, true).ok()?,
+        header: header.map(<[u8]>::to_vec),
+        draft: draft.map(Overlay::number),
+    })
 }
 
 fn refused_in(state: &State, node: NodeId, error: NpyError) -> StagingError {
