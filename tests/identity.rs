@@ -54,10 +54,10 @@ fn sh(script: &str, directory: &Path, arguments: &[&Path]) -> String {
         .current_dir(directory))
 }
 
-/// What `find` says of everything below a mount's `versions`, `at` and `current`: inode, times, size, links, blocks, mode.
+/// What `find` says of everything in a mount but what is staged, which has numbers of its own in each: inode, times, size, links, blocks, mode.
 fn find(mount: &Mount) -> String {
     let found = sh(
-        "find . -printf '%p %i %T@ %C@ %s %n %b %m %y %l\\n' | sort",
+        "find . -name staging -prune -o -printf '%p %i %T@ %C@ %s %n %b %m %y %l\\n' | sort",
         mount.path(),
         &[],
     );

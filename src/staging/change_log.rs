@@ -18,8 +18,9 @@
 //!
 //! # When syncing fails
 //!
-//! The kernel then forgets which bytes it could not write, and the next sync succeeds without them. So a log of which one sync failed fails at every further
-//! one, that of a commit among them, until all that is staged was dropped.
+//! The kernel then forgets which bytes it could not write, and the next sync succeeds without them. So all that may be missing is read and written
+//! again before the next sync. Where the kernel gave up its pages meanwhile, what is read is not what was written, which the records' checksums tell: then no sync
+//! succeeds any more, that of a commit among them, until all that is staged was dropped.
 
 use std::fs::File;
 use std::io;
@@ -85,9 +86,16 @@ fn locked(end: &Mutex<End>) -> MutexGuard<'_, End> {
     end.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Makes the log's bytes durable, unless a sync before this one failed.
+/// Makes the log's bytes durable, those among them that a sync before this one failed to write.
 fn sync_data(file: &File, end: &Mutex<End>) -> io::Result<()> {
-    locked(end).check_synced()?;
+    let mut state = locked(end);
+    if state.failure.is_some() {
+        write_again(file, &state)?;
+        file.sync_data()?;
+        state.failure = None;
+        return Ok(());
+    }
+    drop(state);
     // Not under the lock: changes go on meanwhile.
     if let Err(error) = file.sync_data() {
         let mut end = locked(end);
@@ -97,6 +105,26 @@ fn sync_data(file: &File, end: &Mutex<End>) -> io::Result<()> {
     }
     // Of two at the same time, the system tells only one that bytes were lost.
     locked(end).check_synced()
+}
+
+/// Writes again what is not known to be durable, if it can still be read as it was written.
+fn write_again(file: &File, end: &End) -> io::Result<()> {
+    let lost = |_| {
+        end.check_synced()
+            .err()
+            .unwrap_or(io::ErrorKind::Other.into())
+    };
+    let len = usize::try_from(end.len_bytes).map_err(lost)?;
+    let durable = usize::try_from(end.durable_bytes).map_err(lost)?;
+    let mut bytes = vec![0; len];
+    file.read_exact_at(&mut bytes, 0)?;
+    let (_, ends) = decode(&bytes);
+    match bytes.get(durable..) {
+        Some(unsynced) if ends.last() == Some(&end.len_bytes) => {
+            file.write_all_at(unsynced, end.durable_bytes)
+        }
+        _ => end.check_synced(),
+    }
 }
 
 /// What a log was found to hold.
@@ -271,7 +299,7 @@ impl Log {
     /// Makes all records durable, and the log's name.
     ///
     /// # Errors
-    /// What the operating system says; of a sync before this one too.
+    /// What the operating system says; of a sync before this one too, where that cannot be made good.
     pub(super) fn sync(&self) -> Result<(), StagingError> {
         self.sync_records()?;
         if !self.is_named.load(Ordering::Acquire) {
@@ -284,8 +312,7 @@ impl Log {
     fn sync_records(&self) -> Result<(), StagingError> {
         let len_bytes = {
             let mut end = self.end();
-            end.check_synced().map_err(|error| self.failed(error))?;
-            if end.promised_bytes <= end.durable_bytes {
+            if end.failure.is_none() && end.promised_bytes <= end.durable_bytes {
                 return Ok(());
             }
             let durable_bytes = end.durable_bytes;
