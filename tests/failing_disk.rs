@@ -13,17 +13,12 @@ use std::os::unix::fs::FileExt;
 use common::{Interpreter, Mount, literal};
 use fuser::Errno;
 use recorder::{Fault, Recorder};
-use staging::{bytes_of, numbers_of};
+use staging::{FIRST, bytes_of, numbers_of};
 
 const FILE: &str = "file.h5";
 const SIZE: i32 = 3000;
 
-const PROGRAM: &str = r#"
-def first(path):
-    with version(path, "r0") as group:
-        group.create_dataset("x", data=np.arange(3000, dtype="<i4"), chunks=(512,))
-        group.create_dataset("grid", data=np.arange(1200, dtype=">f8").reshape(40, 30), chunks=(16, 8), compression="gzip")
-
+const JUDGE: &str = r#"
 def judge(path, wanted):
     """Version rN has N in element N of x, and all that the versions before it had."""
     found = library.states(path)
@@ -142,7 +137,8 @@ impl Bench {
 #[test]
 fn each_operation_of_a_commit_fails_in_turn() {
     let mut python = Interpreter::new();
-    python.run(PROGRAM);
+    python.run(FIRST);
+    python.run(JUDGE);
     let base = python.scratch().join("base.h5");
     python.run(&format!("first({})", literal(&base)));
     let mut endings = Vec::new();

@@ -51,7 +51,7 @@ fn is_staged(path: &str) -> bool {
 
 /// A copy of the file, what is known of handles, and where both are.
 struct Bench {
-    scratch: TempDir,
+    _scratch: TempDir,
     file: PathBuf,
     kept: PathBuf,
 }
@@ -65,21 +65,17 @@ impl Bench {
         Self {
             file: copy,
             kept,
-            scratch,
+            _scratch: scratch,
         }
     }
 }
 
 #[test]
 fn handles_outlive_the_kernels_memory_and_the_daemon() {
-    let Bench {
-        file: copy,
-        kept,
-        scratch: _scratch,
-    } = Bench::new();
+    let bench = Bench::new();
 
-    let mount = Mount::new(&copy, &[]);
-    let paths = handles("keep", &mount, &kept);
+    let mount = Mount::new(&bench.file, &[]);
+    let paths = handles("keep", &mount, &bench.kept);
     for path in [
         ".",
         "versions/r2/deep/er/same",
@@ -94,14 +90,14 @@ fn handles_outlive_the_kernels_memory_and_the_daemon() {
         assert!(paths.iter().any(|p| p == path), "{path} of {paths:?}");
     }
     let nothing: [&str; 0] = [];
-    assert_eq!(handles("use", &mount, &kept), nothing);
+    assert_eq!(handles("use", &mount, &bench.kept), nothing);
     drop_caches();
-    assert_eq!(handles("use", &mount, &kept), nothing);
+    assert_eq!(handles("use", &mount, &bench.kept), nothing);
     drop(mount);
 
     // Files of `staging/` have numbers of one mount alone; all else is found, in every order.
-    let mount = Mount::new(&copy, &[]);
-    let stale = handles("use", &mount, &kept);
+    let mount = Mount::new(&bench.file, &[]);
+    let stale = handles("use", &mount, &bench.kept);
     let staged: Vec<_> = paths
         .iter()
         .filter(|path| is_staged(path) && !path.ends_with("staging") && !path.contains("/."))
@@ -111,21 +107,17 @@ fn handles_outlive_the_kernels_memory_and_the_daemon() {
 
     // Another mount that shows less.
     drop(mount);
-    let mount = Mount::new(&copy, &["--read-only"]);
-    let stale = handles("use", &mount, &kept);
+    let mount = Mount::new(&bench.file, &["--read-only"]);
+    let stale = handles("use", &mount, &bench.kept);
     let staging: Vec<_> = paths.iter().filter(|path| is_staged(path)).collect();
     assert_eq!(stale.iter().collect::<Vec<_>>(), staging);
 }
 
 #[test]
 fn a_handle_of_what_is_gone_is_stale_and_others_go_on() {
-    let Bench {
-        file: copy,
-        kept,
-        scratch: _scratch,
-    } = Bench::new();
-    let mount = Mount::new(&copy, &["--read-only"]);
-    let paths = handles("keep", &mount, &kept);
+    let bench = Bench::new();
+    let mount = Mount::new(&bench.file, &["--read-only"]);
+    let paths = handles("keep", &mount, &bench.kept);
     drop(mount);
 
     let mut python = Interpreter::new();
@@ -134,10 +126,10 @@ fn a_handle_of_what_is_gone_is_stale_and_others_go_on() {
 with h5py.File({}, "r+") as file:
     delete_versions(file, ["r3"])
 "#,
-        literal(&copy)
+        literal(&bench.file)
     ));
-    let mount = Mount::new(&copy, &["--read-only"]);
-    let stale = handles_but_listings(&mount, &kept);
+    let mount = Mount::new(&bench.file, &["--read-only"]);
+    let stale = handles_but_listings(&mount, &bench.kept);
     for path in &stale {
         assert!(
             path.contains("/r3") || path.contains("current") || path.starts_with("at/"),

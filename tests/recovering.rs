@@ -19,7 +19,7 @@ use common::{Interpreter, Mount, literal, run, vh5fs, words};
 use fuser::Errno;
 use recorder::{Fault, Recorder};
 use rustix::fs::FlockOperation;
-use staging::bytes_of;
+use staging::{FIRST, bytes_of};
 use tempfile::TempDir;
 
 const FILE: &str = "file.h5";
@@ -27,17 +27,10 @@ const JOURNAL: &str = ".file.h5.vh5fs/journal";
 /// Bytes of a journal's head, which it is made with.
 const HEAD_BYTES: u64 = 96;
 
-const PROGRAM: &str = r#"
-def first(path):
-    with version(path, "r0") as group:
-        group.create_dataset("x", data=np.arange(3000, dtype="<i4"), chunks=(512,))
-        group.create_dataset("grid", data=np.arange(1200, dtype=">f8").reshape(40, 30), chunks=(16, 8), compression="gzip")
-"#;
-
 /// A file of one version.
 fn first(python: &mut Interpreter) -> PathBuf {
     let file = python.scratch().join("first.h5");
-    python.run(PROGRAM);
+    python.run(FIRST);
     python.run(&format!(
         "path = {0}; first(path); states = library.checked(path)",
         literal(&file)

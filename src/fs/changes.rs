@@ -86,11 +86,12 @@ impl Vfs {
     /// [`FsError::ReadOnly`] outside `staging/`, [`FsError::Exists`], or what is wrong with the name or the staging.
     pub fn mkdir(&self, parent: Ino, name: &OsStr) -> Result<Entry, FsError> {
         let (view, group) = self.staged_group(parent)?;
-        if staged::find(self.staging()?, view, group, name.as_bytes()).is_ok() {
+        let staging = self.staging()?;
+        // A dataset may be shown under that name without having it.
+        if view != View::Raw && staged::find(staging, view, group, name.as_bytes()).is_ok() {
             return Err(FsError::Exists);
         }
-        let name = free_name(group, name)?;
-        let id = self.staging()?.mkdir(group, name)?;
+        let id = staging.mkdir(group, free_name(group, name)?)?;
         self.new_entry(&Node::StagedGroup(view, id))
     }
 
@@ -150,7 +151,7 @@ impl Vfs {
     pub fn rmdir(&self, parent: Ino, name: &OsStr) -> Result<(), FsError> {
         let (view, group) = self.staged_group(parent)?;
         if view == View::Raw {
-            not_control(group, name).map_err(|_| FsError::NotADirectory)?;
+            staged::not_control(group, name.as_bytes()).map_err(|_| FsError::NotADirectory)?;
         }
         let name = self.true_name(view, group, name)?;
         Ok(self.staging()?.rmdir(group, &name)?)
@@ -186,11 +187,11 @@ impl Vfs {
         if view == View::Npy {
             return self.rename_npy((from_group, from.1), (to_group, to.1), mode);
         }
-        let from_name = not_control(from_group, from.1)?;
+        let from_name = staged::not_control(from_group, from.1.as_bytes())?;
         let to_name = if mode == RenameMode::NoReplace {
             free_name(to_group, to.1)?
         } else {
-            not_control(to_group, to.1)?
+            staged::not_control(to_group, to.1.as_bytes())?
         };
         Ok(self
             .staging()?
@@ -440,16 +441,5 @@ impl Vfs {
 
 /// A name that a file or directory is to be given anew.
 fn free_name(group: NodeId, name: &OsStr) -> Result<&[u8], FsError> {
-    match staged::control(group, name.as_bytes()) {
-        Some(_) => Err(FsError::Exists),
-        None => Ok(name.as_bytes()),
-    }
-}
-
-/// A name that can be removed or taken by something else.
-fn not_control(group: NodeId, name: &OsStr) -> Result<&[u8], FsError> {
-    match staged::control(group, name.as_bytes()) {
-        Some(_) => Err(FsError::NotPermitted),
-        None => Ok(name.as_bytes()),
-    }
+    staged::not_control(group, name.as_bytes()).map_err(|_| FsError::Exists)
 }

@@ -44,6 +44,17 @@ pub(crate) fn control(group: NodeId, name: &[u8]) -> Option<Control> {
         .flatten()
 }
 
+/// A name that can be removed or taken by something else.
+///
+/// # Errors
+/// [`FsError::NotPermitted`] for that of a control file.
+pub(crate) fn not_control(group: NodeId, name: &[u8]) -> Result<&[u8], FsError> {
+    match control(group, name) {
+        Some(_) => Err(FsError::NotPermitted),
+        None => Ok(name),
+    }
+}
+
 /// Everything in a staged group except the control files.
 pub(crate) fn list(
     staging: &Staging,

@@ -16,10 +16,7 @@ impl Vfs {
         name: &OsStr,
     ) -> Result<Vec<u8>, FsError> {
         if view == View::Raw {
-            return match staged::control(group, name.as_bytes()) {
-                Some(_) => Err(FsError::NotPermitted),
-                None => Ok(name.as_bytes().to_vec()),
-            };
+            return Ok(staged::not_control(group, name.as_bytes())?.to_vec());
         }
         let staging = self.staging()?;
         match staged::find(staging, view, group, name.as_bytes())? {
@@ -34,10 +31,7 @@ impl Vfs {
         group: NodeId,
         name: &'n OsStr,
     ) -> Result<&'n [u8], FsError> {
-        let name = views::staged_name(name.as_bytes())?;
-        if staged::control(group, name).is_some() {
-            return Err(FsError::NotPermitted);
-        }
+        let name = staged::not_control(group, views::staged_name(name.as_bytes())?)?;
         match staged::find(self.staging()?, View::Raw, group, name) {
             Err(FsError::NotFound) => Ok(name),
             // There is something that cannot be shown as a .npy file, or not under that name.
@@ -67,10 +61,7 @@ impl Vfs {
                 staging.shown_name(*id)?
             }
             (Node::StagedFile(..), None) => self.free_npy_name(to.0, to.1)?.to_vec(),
-            _ => match staged::control(to.0, to.1.as_bytes()) {
-                Some(_) => return Err(FsError::NotPermitted),
-                None => to.1.as_bytes().to_vec(),
-            },
+            _ => staged::not_control(to.0, to.1.as_bytes())?.to_vec(),
         };
         if mode == RenameMode::Exchange {
             staging.rename(from.0, &from_name, to.0, &to_name, mode)?;

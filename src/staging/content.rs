@@ -1,6 +1,5 @@
 //! The bytes of one staged dataset: those of the base version, under an overlay once they are edited.
 
-use std::fmt::Write;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
@@ -8,7 +7,7 @@ use super::StagingError;
 use super::npy::{Given, WideText};
 use super::overlay::{BaseBytes, Overlay};
 use crate::h5::{Class, Datatype};
-use crate::store::{Dataset, OpenDataset, StoreError, VersionKey, VersionedFile};
+use crate::store::{Dataset, OpenDataset, StoreError, VersionKey, VersionedFile, hexadecimal};
 
 /// How the elements of a dataset are shown, which decides whether they can be edited.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -84,14 +83,8 @@ impl Base {
     /// What is wrong with the dataset, or with the hashes of its chunks.
     pub(super) fn digest(&self) -> Result<Option<String>, StoreError> {
         self.ask(None, |dataset| {
-            let Some(bytes) = dataset.fingerprint()? else {
-                return Ok(None);
-            };
-            let mut digits = String::with_capacity(2 * bytes.len());
-            for byte in bytes {
-                write!(digits, "{byte:02x}").expect("writing to memory");
-            }
-            Ok(Some(digits))
+            let fingerprint = dataset.fingerprint()?;
+            Ok(fingerprint.map(|bytes| hexadecimal(&bytes)))
         })
     }
 

@@ -17,6 +17,7 @@ mod error;
 mod file_state;
 mod fingerprint;
 mod hash_table;
+mod hexadecimal;
 mod history;
 mod literal;
 mod live;
@@ -63,6 +64,7 @@ pub use compare::{
 pub use dataset::Dataset;
 pub use elements::ElementBox;
 pub use error::StoreError;
+pub(crate) use hexadecimal::hexadecimal;
 pub use history::{History, Version, VersionIndex, VersionKey};
 pub use live::{OpenDataset, StoreOptions, VersionedFile};
 pub use names::NAME_MAX_BYTES;

@@ -7,6 +7,8 @@ use std::collections::HashMap;
 
 use sha2::{Digest, Sha256};
 
+use super::hexadecimal;
+
 /// The longest path component on Linux, in bytes (`NAME_MAX`).
 pub const NAME_MAX_BYTES: usize = 255;
 /// So many forms of a name with a suffix are tried: a second one that is taken too was made to be.
@@ -112,9 +114,7 @@ fn with_hash(shown: &[u8], name: &[u8], max_bytes: usize) -> Vec<u8> {
     let digest = Sha256::digest(name);
     let mut cut = shown[..end].to_vec();
     cut.push(b'%');
-    for byte in &digest[..HASH_DIGITS / 2] {
-        cut.extend_from_slice(format!("{byte:02x}").as_bytes());
-    }
+    cut.extend_from_slice(hexadecimal(&digest[..HASH_DIGITS / 2]).as_bytes());
     cut
 }
 

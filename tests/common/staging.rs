@@ -14,6 +14,14 @@ use sha2::{Digest, Sha256};
 
 use crate::common::Mount;
 
+/// Makes a file of one version: 3000 numbers `x`, and a compressed `grid`.
+pub const FIRST: &str = r#"
+def first(path):
+    with version(path, "r0") as group:
+        group.create_dataset("x", data=np.arange(3000, dtype="<i4"), chunks=(512,))
+        group.create_dataset("grid", data=np.arange(1200, dtype=">f8").reshape(40, 30), chunks=(16, 8), compression="gzip")
+"#;
+
 impl Mount {
     /// `staging/`, or something in it.
     pub fn staging(&self, path: &str) -> PathBuf {

@@ -32,7 +32,7 @@ enum Forms {
     Each(Vec<Form>),
 }
 
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Form {
     stored_bytes: u64,
     filter_mask: u32,

@@ -1,6 +1,5 @@
 //! What is to become of one written dataset: everything that its user left open, settled; everything that can be wrong, found.
 
-use std::fmt::Write;
 use std::sync::Arc;
 
 use super::cells::{BaseCells, Cells};
@@ -16,7 +15,7 @@ use crate::store::hash_table::HashTable;
 use crate::store::raw_data::{RawData, filter_specs};
 use crate::store::{
     ChildKind, CommitError, Dataset, Snapshot, StagedBytes, StoreError, VersionIndex,
-    VersionedFile, WrittenDataset,
+    VersionedFile, WrittenDataset, hexadecimal,
 };
 
 /// One written dataset.
@@ -402,14 +401,6 @@ fn settle_fill(
         format!("0x{}", hexadecimal(fill))
     })?;
     Ok(Some(fill.unwrap_or_else(zeros)))
-}
-
-fn hexadecimal(bytes: &[u8]) -> String {
-    bytes.iter().fold(String::new(), |mut text, byte| {
-        // A string takes any text.
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
 }
 
 /// How a filter was named, and whether it may be left out, is not compared.
