@@ -13,7 +13,7 @@ use std::borrow::Cow;
 use std::sync::Arc;
 
 use super::decoder::Decoder;
-use super::{Address, H5Error, MetaReader, checksum, heap};
+use super::{Address, H5Error, MetaReader, checksum, heap, parallel};
 
 pub use chunk_map::{ChunkMap, MappedCells};
 pub use selection::{HyperslabAxis, MAX_RANK, Selection};
@@ -127,7 +127,9 @@ fn read_long(
     } else {
         std::thread::scope(|scope| {
             let other = reader.again();
-            let sum = scope.spawn(move || SummedPieces::open(&other, start, body_bytes)?.finish());
+            let sum = parallel::spawn(scope, move || {
+                SummedPieces::open(&other, start, body_bytes)?.finish()
+            });
             let found =
                 Pieces::open(reader, start, body_bytes).and_then(|mut pieces| decode(&mut pieces));
             let sum = sum.join();
