@@ -38,7 +38,7 @@ const THIS_FILE: &[u8] = b".";
 const IN_MEMORY_BYTES: u64 = 256 * 1024;
 /// From this length on a block is read twice, by two threads at the same time: to decode it, and to make its checksum, which takes as long.
 /// Below, starting the second one would take longer than it saves.
-const TWO_THREADS_BYTES: u64 = 2 << 20;
+const TWO_THREADS_BYTES: u64 = 768 << 10;
 /// No entry is longer: names are those of links, of 64 KiB at most, and the rest is a few hundred bytes.
 const MAX_ENTRY_BYTES: usize = 160 * 1024;
 /// How much of two blocks is compared at a time.

@@ -25,7 +25,7 @@ const CHUNKS: u8 = 1;
 /// Entries of a full node of the usual order, so that nearly every node is one read.
 const USUAL_ENTRIES: usize = 64;
 /// Each thread gets at least so many leaves; starting it for fewer would take longer than it saves.
-const LEAVES_PER_THREAD: usize = 128;
+const LEAVES_PER_THREAD: usize = 64;
 /// So many threads read one index at most.
 const MAX_THREADS: usize = 8;
 
