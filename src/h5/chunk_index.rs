@@ -76,7 +76,7 @@ pub fn extend_chunk_index(
         } if behind > 0 && earlier.is_stacked() => {
             let more = read_part(reader, dataset, behind..btree1::ALL.end, BeyondEnd::Refused)?;
             if more.is_stacked() {
-                return earlier.extended(more);
+                return earlier.extended(&more);
             }
         }
         _ => {}
@@ -122,7 +122,7 @@ fn read_part(
     let unfiltered_edges =
         (filtered && *dont_filter_partial_edge_chunks).then_some((&**shape, &**chunk_shape));
     let mut found = Collector::new(
-        reader,
+        reader.bounds(),
         shape,
         chunk_shape,
         chunk_bytes,

@@ -13,7 +13,7 @@ use std::borrow::Cow;
 use std::sync::Arc;
 
 use super::decoder::Decoder;
-use super::{Address, H5Error, MetaReader, checksum, heap};
+use super::{Address, H5Error, MetaReader, checksum, heap, parallel};
 
 pub use chunk_map::{ChunkMap, MappedCells};
 pub use selection::{HyperslabAxis, MAX_RANK, Selection};
@@ -38,7 +38,7 @@ const THIS_FILE: &[u8] = b".";
 const IN_MEMORY_BYTES: u64 = 256 * 1024;
 /// From this length on a block is read twice, by two threads at the same time: to decode it, and to make its checksum, which takes as long.
 /// Below, starting the second one would take longer than it saves.
-const TWO_THREADS_BYTES: u64 = 2 << 20;
+const TWO_THREADS_BYTES: u64 = 768 << 10;
 /// No entry is longer: names are those of links, of 64 KiB at most, and the rest is a few hundred bytes.
 const MAX_ENTRY_BYTES: usize = 160 * 1024;
 /// How much of two blocks is compared at a time.
@@ -127,7 +127,9 @@ fn read_long(
     } else {
         std::thread::scope(|scope| {
             let other = reader.again();
-            let sum = scope.spawn(move || SummedPieces::open(&other, start, body_bytes)?.finish());
+            let sum = parallel::spawn(scope, move || {
+                SummedPieces::open(&other, start, body_bytes)?.finish()
+            });
             let found =
                 Pieces::open(reader, start, body_bytes).and_then(|mut pieces| decode(&mut pieces));
             let sum = sum.join();

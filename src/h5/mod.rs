@@ -27,6 +27,7 @@ pub(crate) mod fuzzing;
 mod group;
 mod layout_message;
 mod object_header;
+mod parallel;
 mod reader;
 mod superblock;
 mod symbol_table;

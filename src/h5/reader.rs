@@ -19,9 +19,39 @@ const MAX_BLOCKS: usize = 64;
 #[derive(Debug)]
 pub struct MetaReader {
     source: Arc<dyn Source>,
-    base_address: u64,
-    file_len_bytes: u64,
+    bounds: FileBounds,
     blocks: RefCell<Vec<Block>>,
+}
+
+/// Where a file's addresses begin, and where it ends.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct FileBounds {
+    base_address: u64,
+    len_bytes: u64,
+}
+
+impl FileBounds {
+    /// See [`MetaReader::file_offset`].
+    #[inline]
+    pub(crate) fn offset(self, address: Address, len_bytes: u64) -> Result<u64, H5Error> {
+        let offset = self.base_address.checked_add(address.0);
+        let end = offset.and_then(|offset| offset.checked_add(len_bytes));
+        match (offset, end) {
+            (Some(offset), Some(end)) if end <= self.len_bytes && address.is_defined() => {
+                Ok(offset)
+            }
+            _ => Err(self.beyond(self.base_address.saturating_add(address.0), len_bytes)),
+        }
+    }
+
+    #[cold]
+    fn beyond(self, offset: u64, want_bytes: u64) -> H5Error {
+        H5Error::Source(SourceError::BeyondEnd {
+            offset,
+            want_bytes,
+            file_len_bytes: self.len_bytes,
+        })
+    }
 }
 
 /// A kept block, the most recently used one first.
@@ -64,8 +94,10 @@ impl MetaReader {
     pub fn new(source: Arc<dyn Source>, base_address: u64, file_len_bytes: u64) -> Self {
         Self {
             source,
-            base_address,
-            file_len_bytes,
+            bounds: FileBounds {
+                base_address,
+                len_bytes: file_len_bytes,
+            },
             blocks: RefCell::new(Vec::new()),
         }
     }
@@ -73,11 +105,11 @@ impl MetaReader {
     /// Another reader of the same file, for another thread.
     #[must_use]
     pub fn again(&self) -> Self {
-        Self::new(
-            Arc::clone(&self.source),
-            self.base_address,
-            self.file_len_bytes,
-        )
+        Self {
+            source: Arc::clone(&self.source),
+            bounds: self.bounds,
+            blocks: RefCell::default(),
+        }
     }
 
     /// The bytes of the file itself, counted from its first byte and not from the base address.
@@ -89,13 +121,15 @@ impl MetaReader {
     /// The byte of the file that is address 0.
     #[must_use]
     pub fn base_address(&self) -> u64 {
-        self.base_address
+        self.bounds.base_address
     }
 
     /// Bytes of the file from address 0 to its end. Nothing that the file describes can be larger.
     #[must_use]
     pub fn len_bytes(&self) -> u64 {
-        self.file_len_bytes.saturating_sub(self.base_address)
+        self.bounds
+            .len_bytes
+            .saturating_sub(self.bounds.base_address)
     }
 
     /// Where `len_bytes` bytes at `address` begin in the file.
@@ -104,18 +138,12 @@ impl MetaReader {
     /// [`SourceError::BeyondEnd`] where they do not lie in the file, or the address is undefined.
     #[inline]
     pub fn file_offset(&self, address: Address, len_bytes: u64) -> Result<u64, H5Error> {
-        let offset = self.base_address.checked_add(address.0);
-        let end = offset.and_then(|offset| offset.checked_add(len_bytes));
-        match (offset, end) {
-            (Some(offset), Some(end)) if end <= self.file_len_bytes && address.is_defined() => {
-                Ok(offset)
-            }
-            _ => Err(H5Error::Source(SourceError::BeyondEnd {
-                offset: self.base_address.saturating_add(address.0),
-                want_bytes: len_bytes,
-                file_len_bytes: self.file_len_bytes,
-            })),
-        }
+        self.bounds.offset(address, len_bytes)
+    }
+
+    /// The same for who reads nothing.
+    pub(crate) fn bounds(&self) -> FileBounds {
+        self.bounds
     }
 
     /// The `len_bytes` bytes at `address`. Nothing is allocated for what the file does not hold.
@@ -129,7 +157,7 @@ impl MetaReader {
             usize::try_from(offset % BLOCK_BYTES),
             usize::try_from(len_bytes),
         ) else {
-            return Err(self.beyond(offset, len_bytes));
+            return Err(self.bounds.beyond(offset, len_bytes));
         };
         if len_bytes <= BLOCK_BYTES {
             let first = self.block(number)?;
@@ -141,7 +169,7 @@ impl MetaReader {
             let missing = len - bytes.len();
             let second = self.block(number + 1)?;
             let Some(behind) = second.get(..missing) else {
-                return Err(self.beyond(offset, len_bytes));
+                return Err(self.bounds.beyond(offset, len_bytes));
             };
             bytes.extend_from_slice(behind);
             return Ok(MetaBytes(Repr::Owned(bytes)));
@@ -166,7 +194,7 @@ impl MetaReader {
     /// As for [`MetaReader::read`], where `address` is not in the file.
     pub fn read_up_to(&self, address: Address, len_bytes: u64) -> Result<MetaBytes, H5Error> {
         let offset = self.file_offset(address, 0)?;
-        self.read(address, len_bytes.min(self.file_len_bytes - offset))
+        self.read(address, len_bytes.min(self.bounds.len_bytes - offset))
     }
 
     /// A budget of as many bytes as the file has.
@@ -184,7 +212,11 @@ impl MetaReader {
             return Ok(Arc::clone(&blocks[0].bytes));
         }
         let offset = number.saturating_mul(BLOCK_BYTES);
-        let len = self.file_len_bytes.saturating_sub(offset).min(BLOCK_BYTES);
+        let len = self
+            .bounds
+            .len_bytes
+            .saturating_sub(offset)
+            .min(BLOCK_BYTES);
         // The buffer of the block that makes room is used again, unless someone still holds it.
         let mut bytes = match blocks.len() {
             MAX_BLOCKS => blocks.pop().map(|block| block.bytes).unwrap_or_default(),
@@ -205,14 +237,6 @@ impl MetaReader {
             },
         );
         Ok(bytes)
-    }
-
-    fn beyond(&self, offset: u64, want_bytes: u64) -> H5Error {
-        H5Error::Source(SourceError::BeyondEnd {
-            offset,
-            want_bytes,
-            file_len_bytes: self.file_len_bytes,
-        })
     }
 }
 

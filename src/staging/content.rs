@@ -83,6 +83,7 @@ impl Base {
     /// What is wrong with the dataset, or with the hashes of its chunks.
     pub(super) fn digest(&self) -> Result<Option<String>, StoreError> {
         self.ask(None, |dataset| {
+            dataset.expect_edit();
             let fingerprint = dataset.fingerprint()?;
             Ok(fingerprint.map(|bytes| hexadecimal(&bytes)))
         })

@@ -15,6 +15,7 @@ use super::raw_data::{Proof, RawData, extent_of};
 use super::region::{ChunkGrid, ChunkOverlap};
 use crate::h5::DatasetHeader;
 use crate::h5::mapping::ChunkMap;
+use crate::h5::writer;
 
 /// The most places that one system call fills (`IOV_MAX`).
 const MOST_ROWS_AT_ONCE: usize = 1024;
@@ -120,6 +121,14 @@ impl Chunked {
             key.extend(overlap.loops.iter().map(|level| level.count));
         }
         key.into()
+    }
+
+    /// See [`super::Dataset::expect_edit`].
+    pub(crate) fn expect_edit(&self) {
+        if let Some(raw_data) = &self.raw_data {
+            raw_data.read_index_ahead(&self.shared.workers);
+        }
+        self.shared.workers.spawn(writer::set_up);
     }
 
     /// Fills `buffer` with bytes that must lie within the dataset.

@@ -295,6 +295,13 @@ impl Opening<'_> {
 }
 
 impl Dataset {
+    /// Begins to read what the first edit of some of its bytes needs, beside its fingerprint, and to set up the C library for a commit.
+    pub(crate) fn expect_edit(&self) {
+        if let Some(chunked) = self.chunked() {
+            chunked.expect_edit();
+        }
+    }
+
     pub(crate) fn open(
         snapshot: &Arc<Snapshot>,
         shared: &Arc<Shared>,

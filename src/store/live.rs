@@ -384,11 +384,13 @@ impl VersionedFile {
         if identity == current.identity() || *failed == Some(identity) {
             return current;
         }
-        if is_in_use(&identity) {
+        let added = self.states.own_commit.added_to(&current.identity());
+        // Then this process itself holds the lock, and nobody else need be looked for.
+        let is_ours = added.is_some();
+        if !is_ours && is_in_use(&identity) {
             return current;
         }
-        let is_complete = !writers::is_locked_for_writing(&identity);
-        let added = self.states.own_commit.added_to(&current.identity());
+        let is_complete = is_ours || !writers::is_locked_for_writing(&identity);
         let read = match &added {
             Some(added) => Snapshot::read_added(&self.path, &current, added),
             None => Snapshot::read(&self.path, &self.states),

@@ -393,6 +393,18 @@ impl RawData {
         }
     }
 
+    /// Reads where the chunks are, if that was not done before and the state is complete.
+    pub(crate) fn read_index_ahead(self: &Arc<Self>, workers: &rayon::ThreadPool) {
+        if self.file.is_complete() && self.table.get().is_none() {
+            let raw_data = self.clone();
+            workers.spawn(move || {
+                if let Err(error) = raw_data.table() {
+                    log::debug!("reading ahead: {error}");
+                }
+            });
+        }
+    }
+
     /// The hash table of this state, if it was read.
     #[cfg(test)]
     pub(super) fn known_hashes(&self) -> Option<&HashTable> {

@@ -9,7 +9,7 @@ use crate::source::Identity;
 ///
 /// Read from `/proc/locks` (proc(5)), which shows the locks of the own process-id namespace. The device is not compared: file
 /// systems with several devices name another one there than `stat` does. A lock on another file with the same inode number
-/// only makes the caller wait.
+/// only makes the caller wait. The first to ask after a while waits for ten milliseconds or so: the kernel stops all locking for the list.
 pub(crate) fn is_locked_for_writing(identity: &Identity) -> bool {
     // Where it cannot be read, the caller's check that the file does not change has to do.
     let locks = fs::read_to_string("/proc/locks").unwrap_or_default();

@@ -2,7 +2,8 @@
 
 use std::iter;
 
-use crate::h5::{Address, H5Error, MetaReader, StoredChunk};
+use crate::h5::reader::FileBounds;
+use crate::h5::{Address, H5Error, StoredChunk};
 
 const INDEX: &str = "chunk index";
 
@@ -12,14 +13,63 @@ const INDEX: &str = "chunk index";
 pub struct ChunkTable {
     grid: Vec<u64>,
     len_cells: u64,
-    /// The cell of each chunk, ascending; empty where chunk `i` is cell `i`.
-    cells: Vec<u64>,
+    cells: Cells,
     chunks: Chunks,
     stored_bytes: u64,
 }
 
-/// Stored chunks in some order. Those of a dataset without filters differ in nothing but where they are.
+/// The cell of each chunk.
 #[derive(Debug, Clone, PartialEq, Eq)]
+enum Cells {
+    /// One behind the other from this one on.
+    From(u64),
+    Each(Vec<u64>),
+}
+
+impl Cells {
+    /// Those of `len` chunks.
+    fn iter(&self, len: usize) -> impl Iterator<Item = u64> + '_ {
+        let (from, each): (_, &[u64]) = match self {
+            Self::From(first) => (*first..*first + len as u64, &[]),
+            Self::Each(cells) => (0..0, cells),
+        };
+        from.chain(each.iter().copied())
+    }
+
+    /// Adds `cell` to those of `len` chunks.
+    #[inline]
+    fn push(&mut self, len: usize, cell: u64) {
+        match self {
+            Self::From(first) if len == 0 => *first = cell,
+            Self::From(first) if *first + len as u64 == cell => {}
+            Self::From(_) => *self = Self::Each(self.iter(len).chain([cell]).collect()),
+            Self::Each(cells) => cells.push(cell),
+        }
+    }
+
+    /// Adds the `more` cells of `more_len` chunks to those of `len`.
+    fn append(&mut self, len: usize, more: &Self, more_len: usize) {
+        match (&mut *self, more) {
+            (_, _) if more_len == 0 => {}
+            (_, _) if len == 0 => *self = more.clone(),
+            (Self::From(first), Self::From(next)) if *first + len as u64 == *next => {}
+            (Self::From(_), _) => {
+                *self = Self::Each(self.iter(len).chain(more.iter(more_len)).collect());
+            }
+            (Self::Each(cells), _) => cells.extend(more.iter(more_len)),
+        }
+    }
+
+    fn heap_bytes(&self) -> usize {
+        match self {
+            Self::From(_) => 0,
+            Self::Each(cells) => size_of_val(cells.as_slice()),
+        }
+    }
+}
+
+/// Stored chunks in some order. Those of a dataset without filters differ in nothing but where they are.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 struct Chunks {
     addresses: Vec<Address>,
     forms: Forms,
@@ -32,21 +82,19 @@ enum Forms {
     Each(Vec<Form>),
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 struct Form {
     stored_bytes: u64,
     filter_mask: u32,
 }
 
-impl Chunks {
-    const NONE: Self = Self {
-        addresses: Vec::new(),
-        forms: Forms::Same(Form {
-            stored_bytes: 0,
-            filter_mask: 0,
-        }),
-    };
+impl Default for Forms {
+    fn default() -> Self {
+        Self::Same(Form::default())
+    }
+}
 
+impl Chunks {
     fn len(&self) -> usize {
         self.addresses.len()
     }
@@ -87,11 +135,29 @@ impl Chunks {
         self.addresses.push(chunk.address);
     }
 
+    fn append(&mut self, more: &Self) {
+        match (&self.forms, &more.forms) {
+            (Forms::Same(own), Forms::Same(other)) if own == other => {
+                self.addresses.reserve_exact(more.len());
+                self.addresses.extend_from_slice(&more.addresses);
+            }
+            _ => more.iter().for_each(|chunk| self.push(chunk)),
+        }
+    }
+
+    /// Of all chunks together.
+    fn stored_bytes(&self) -> u64 {
+        match &self.forms {
+            Forms::Same(form) => form.stored_bytes.saturating_mul(self.len() as u64),
+            Forms::Each(forms) => forms
+                .iter()
+                .fold(0, |sum, form| sum.saturating_add(form.stored_bytes)),
+        }
+    }
+
+    /// Makes room for so many more, of one form.
     fn reserve(&mut self, more: usize) {
         self.addresses.reserve_exact(more);
-        if let Forms::Each(forms) = &mut self.forms {
-            forms.reserve_exact(more);
-        }
     }
 
     fn shrink_to_fit(&mut self) {
@@ -110,13 +176,9 @@ impl Chunks {
     }
 }
 
-impl FromIterator<StoredChunk> for Chunks {
-    fn from_iter<I: IntoIterator<Item = StoredChunk>>(chunks: I) -> Self {
-        let mut found = Self::NONE;
-        for chunk in chunks {
-            found.push(chunk);
-        }
-        found
+impl Extend<StoredChunk> for Chunks {
+    fn extend<I: IntoIterator<Item = StoredChunk>>(&mut self, chunks: I) {
+        chunks.into_iter().for_each(|chunk| self.push(chunk));
     }
 }
 
@@ -130,11 +192,12 @@ impl ChunkTable {
     /// Which one of the stored chunks, in cell order, is that of `cell`.
     #[must_use]
     pub fn position(&self, cell: u64) -> Option<usize> {
-        if self.cells.is_empty() {
-            let at = usize::try_from(cell).ok()?;
-            (at < self.chunks.len()).then_some(at)
-        } else {
-            self.cells.binary_search(&cell).ok()
+        match &self.cells {
+            Cells::From(first) => {
+                let at = usize::try_from(cell.checked_sub(*first)?).ok()?;
+                (at < self.chunks.len()).then_some(at)
+            }
+            Cells::Each(cells) => cells.binary_search(&cell).ok(),
         }
     }
 
@@ -165,9 +228,9 @@ impl ChunkTable {
     /// The number behind that of the last cell with a chunk.
     #[must_use]
     pub fn stored_end(&self) -> u64 {
-        match self.cells.last() {
-            Some(last) => last + 1,
-            None => self.chunks.len() as u64,
+        match &self.cells {
+            Cells::From(first) => first + self.chunks.len() as u64,
+            Cells::Each(cells) => cells.last().map_or(0, |last| last + 1),
         }
     }
 
@@ -175,27 +238,14 @@ impl ChunkTable {
     ///
     /// # Errors
     /// [`H5Error::Damaged`] where two chunks share bytes.
-    pub(super) fn extended(&self, more: Self) -> Result<Self, H5Error> {
-        let in_order =
-            |table: &Self| -> Vec<u64> { table.stored().map(|(cell, _)| cell).collect() };
-        let mut chunks = self.chunks.clone();
-        chunks.reserve(more.chunks.len());
-        more.chunks.iter().for_each(|chunk| chunks.push(chunk));
+    pub(super) fn extended(&self, more: &Self) -> Result<Self, H5Error> {
         let mut table = Self {
-            cells: Vec::new(),
-            chunks,
-            stored_bytes: self.stored_bytes.saturating_add(more.stored_bytes),
-            ..more
+            grid: more.grid.clone(),
+            len_cells: more.len_cells,
+            ..self.clone()
         };
-        let is_whole = self.cells.is_empty()
-            && more
-                .cells
-                .iter()
-                .copied()
-                .eq(self.stored_end()..table.chunks.len() as u64);
-        if !is_whole {
-            table.cells = [in_order(self), more.cells].concat();
-        }
+        table.append(more);
+        table.stored_bytes = self.stored_bytes.saturating_add(more.stored_bytes);
         check_apart(&table.chunks)?;
         Ok(table)
     }
@@ -209,20 +259,19 @@ impl ChunkTable {
     /// Bytes of memory that the table holds, for caches.
     #[must_use]
     pub fn heap_bytes(&self) -> usize {
-        size_of_val(self.grid.as_slice())
-            + size_of_val(self.cells.as_slice())
-            + self.chunks.heap_bytes()
+        size_of_val(self.grid.as_slice()) + self.cells.heap_bytes() + self.chunks.heap_bytes()
     }
 
     /// Every stored chunk with its cell, in cell order.
     pub fn stored(&self) -> impl Iterator<Item = (u64, StoredChunk)> + '_ {
-        let implied = if self.cells.is_empty() {
-            0..self.chunks.len() as u64
-        } else {
-            0..0
-        };
-        let cells = self.cells.iter().copied().chain(implied);
-        cells.zip(self.chunks.iter())
+        self.cells.iter(self.chunks.len()).zip(self.chunks.iter())
+    }
+
+    /// Adds the chunks of `more` behind its own, of whichever cells they are.
+    fn append(&mut self, more: &Self) {
+        let (known, added) = (self.chunks.len(), more.chunks.len());
+        self.cells.append(known, &more.cells, added);
+        self.chunks.append(&more.chunks);
     }
 }
 
@@ -235,7 +284,7 @@ pub(super) enum BeyondEnd {
 
 /// Gathers chunks in any order, and refuses what cannot be.
 pub(super) struct Collector<'a> {
-    reader: &'a MetaReader,
+    bounds: FileBounds,
     table: ChunkTable,
     chunk_bytes: u64,
     filtered: bool,
@@ -248,7 +297,7 @@ impl<'a> Collector<'a> {
     /// Where chunks are `filtered`, their stored lengths may differ from `chunk_bytes`. `None` where the shapes make no grid that 64
     /// bits count.
     pub(super) fn new(
-        reader: &'a MetaReader,
+        bounds: FileBounds,
         shape: &[u64],
         chunk_shape: &[u64],
         chunk_bytes: u64,
@@ -266,12 +315,12 @@ impl<'a> Collector<'a> {
             grid.iter().try_fold(1u64, |n, &axis| n.checked_mul(axis))?
         };
         Some(Self {
-            reader,
+            bounds,
             table: ChunkTable {
                 grid,
                 len_cells,
-                cells: Vec::new(),
-                chunks: Chunks::NONE,
+                cells: Cells::From(0),
+                chunks: Chunks::default(),
                 stored_bytes: 0,
             },
             chunk_bytes,
@@ -284,6 +333,30 @@ impl<'a> Collector<'a> {
     /// The same with or without chunks that are not in the file.
     pub(super) fn with_chunks_beyond_end(self, beyond_end: BeyondEnd) -> Self {
         Self { beyond_end, ..self }
+    }
+
+    /// Makes room for `more` chunks, of which the file must have room for as many.
+    pub(super) fn reserve(&mut self, more: usize) {
+        self.table.chunks.reserve(more);
+    }
+
+    /// One of the same dataset that has nothing yet.
+    pub(super) fn beside(&self) -> Self {
+        Self {
+            table: ChunkTable {
+                grid: self.table.grid.clone(),
+                len_cells: self.table.len_cells,
+                cells: Cells::From(0),
+                chunks: Chunks::default(),
+                stored_bytes: 0,
+            },
+            ..*self
+        }
+    }
+
+    /// Adds all that another one of the same dataset has gathered.
+    pub(super) fn append(&mut self, more: &Self) {
+        self.table.append(&more.table);
     }
 
     /// Cells along each axis.
@@ -321,16 +394,10 @@ impl<'a> Collector<'a> {
             return Err(damaged(address, "a chunk has no bytes"));
         }
         if self.beyond_end == BeyondEnd::Refused {
-            self.reader.file_offset(chunk.address, chunk.stored_bytes)?;
+            self.bounds.offset(chunk.address, chunk.stored_bytes)?;
         }
         let ChunkTable { cells, chunks, .. } = &mut self.table;
-        if cells.is_empty() && cell != chunks.len() as u64 {
-            // The first cell that is not the next number: from here on cells are kept.
-            cells.extend(0..chunks.len() as u64);
-            cells.push(cell);
-        } else if !cells.is_empty() {
-            cells.push(cell);
-        }
+        cells.push(chunks.len(), cell);
         chunks.push(chunk);
         Ok(())
     }
@@ -338,27 +405,27 @@ impl<'a> Collector<'a> {
     /// The table of all that was added.
     pub(super) fn finish(self) -> Result<ChunkTable, H5Error> {
         let mut table = self.table;
-        if !table.cells.is_empty() {
-            if !table.cells.is_sorted() {
-                let mut both: Vec<_> = iter::zip(table.cells, table.chunks.iter()).collect();
-                both.sort_by_key(|(cell, _)| *cell);
-                table.cells = both.iter().map(|(cell, _)| *cell).collect();
-                table.chunks = both.into_iter().map(|(_, chunk)| chunk).collect();
+        if let Cells::Each(cells) = &mut table.cells {
+            if !cells.is_sorted() {
+                let mut both: Vec<_> = iter::zip(&*cells, table.chunks.iter()).collect();
+                both.sort_by_key(|(cell, _)| **cell);
+                (*cells, table.chunks) = both.into_iter().unzip();
             }
-            if let Some(pair) = table.cells.windows(2).position(|two| two[0] == two[1]) {
+            if let Some(pair) = cells.windows(2).position(|two| two[0] == two[1]) {
                 let address = table.chunks.addresses[pair];
                 return Err(damaged(address, "a chunk is there twice"));
             }
-            if table.cells.iter().copied().eq(0..table.cells.len() as u64) {
-                table.cells = Vec::new();
+            match cells[..] {
+                [first, .., last] if last - first == cells.len() as u64 - 1 => {
+                    table.cells = Cells::From(first);
+                }
+                _ => cells.shrink_to_fit(),
             }
         }
-        table.cells.shrink_to_fit();
         table.chunks.shrink_to_fit();
         check_apart(&table.chunks)?;
-        let lengths = table.chunks.iter().map(|chunk| chunk.stored_bytes);
         // Chunks that share no byte are together no longer than the file.
-        table.stored_bytes = lengths.fold(0, u64::saturating_add);
+        table.stored_bytes = table.chunks.stored_bytes();
         Ok(table)
     }
 }
@@ -367,7 +434,13 @@ impl<'a> Collector<'a> {
 fn check_apart(chunks: &Chunks) -> Result<(), H5Error> {
     let behind = |chunk: &StoredChunk| chunk.address.0.saturating_add(chunk.stored_bytes);
     let apart = |a: &StoredChunk, b: &StoredChunk| behind(a) <= b.address.0;
-    if chunks.iter().is_sorted_by(apart) {
+    let in_order = match &chunks.forms {
+        Forms::Same(form) => chunks
+            .addresses
+            .is_sorted_by(|a, b| a.0.saturating_add(form.stored_bytes) <= b.0),
+        Forms::Each(_) => chunks.iter().is_sorted_by(apart),
+    };
+    if in_order {
         return Ok(());
     }
     let mut by_address: Vec<StoredChunk> = chunks.iter().collect();
@@ -398,8 +471,10 @@ fn damaged(address: Address, what: &'static str) -> H5Error {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use std::sync::Arc;
+
+    use super::*;
+    use crate::h5::MetaReader;
 
     fn chunk(address: u64, stored_bytes: u64) -> StoredChunk {
         StoredChunk {
@@ -411,8 +486,8 @@ mod tests {
 
     /// The table of these chunks in a file of 1000 bytes and a grid of 3 by 4 cells of 10 bytes.
     fn table(chunks: &[(u64, StoredChunk)], filtered: bool) -> Result<ChunkTable, H5Error> {
-        let reader = MetaReader::new(Arc::new(vec![0u8; 1000]), 0, 1000);
-        let mut found = Collector::new(&reader, &[6, 15], &[2, 4], 10, filtered, None).unwrap();
+        let bounds = MetaReader::new(Arc::new(vec![0u8; 1000]), 0, 1000).bounds();
+        let mut found = Collector::new(bounds, &[6, 15], &[2, 4], 10, filtered, None).unwrap();
         for &(cell, chunk) in chunks {
             found.add(Address(1), cell, chunk)?;
         }
@@ -477,10 +552,10 @@ mod tests {
 
     #[test]
     fn edge_chunks_without_filters() {
-        let reader = MetaReader::new(Arc::new(vec![0u8; 1000]), 0, 1000);
+        let bounds = MetaReader::new(Arc::new(vec![0u8; 1000]), 0, 1000).bounds();
         let (shape, chunk_shape) = ([6, 15], [2, 4]);
         let edges = Some((&shape[..], &chunk_shape[..]));
-        let mut found = Collector::new(&reader, &shape, &chunk_shape, 10, true, edges).unwrap();
+        let mut found = Collector::new(bounds, &shape, &chunk_shape, 10, true, edges).unwrap();
         found.add(Address(1), 2, chunk(0, 7)).unwrap();
         found.add(Address(1), 3, chunk(7, 10)).unwrap();
         assert!(found.add(Address(1), 7, chunk(17, 7)).is_err());

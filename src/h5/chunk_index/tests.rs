@@ -356,3 +356,66 @@ fn contradictions_of_a_tree_without_checksum() {
         "an unfiltered chunk is of another length"
     );
 }
+
+/// A tree of many leaves, which threads read in parts: what contradicts itself is found wherever it is, between two parts too.
+#[test]
+fn many_leaves_are_held_against_each_other() {
+    let chunks = 40_000u64;
+    let fixture = Fixture::make(
+        "import h5py, numpy as np\nwith h5py.File('f.h5', 'w') as f:\n    \
+         d = f.create_dataset('stack', (40000,), 'u1', chunks=(1,), maxshape=(None,))\n    \
+         d[...] = np.arange(40000) % 251\n",
+    );
+    let sound = fixture.bytes("f.h5");
+    let file = fixture.open("f.h5");
+    let header = dataset(&file, &file.reader(), "stack");
+    let read = |bytes: Vec<u8>| {
+        let len = bytes.len() as u64;
+        read_chunk_index(&MetaReader::new(Arc::new(bytes), 0, len), &header)
+    };
+    let byte = |address: Address| sound[usize::try_from(address.0).unwrap()];
+
+    let table = read(sound.clone()).unwrap();
+    assert_eq!(table.len_stored() as u64, chunks);
+    for (number, (cell, chunk)) in table.stored().enumerate() {
+        assert_eq!(cell, number as u64);
+        assert_eq!(u64::from(byte(chunk.address)), cell % 251);
+    }
+
+    // Leaves are nodes of level 0; the first cell of each is behind a header of 24 bytes and a form of 8.
+    let u64_at = |at: usize| u64::from_le_bytes(sound[at..at + 8].try_into().unwrap());
+    let mut leaves: Vec<usize> = (0..sound.len() - 6)
+        .filter(|&at| sound[at..].starts_with(b"TREE\x01\x00"))
+        .collect();
+    leaves.sort_by_key(|leaf| u64_at(leaf + 32));
+    assert!(leaves.len() > 8 * 64, "{}", leaves.len());
+    let mut tried: Vec<usize> = (2..=8)
+        .flat_map(|parts| (1..parts).map(move |part| (part, parts)))
+        .map(|(part, parts)| part * leaves.len().div_ceil(parts))
+        .flat_map(|bound| [bound - 1, bound])
+        .filter(|&leaf| leaf + 1 < leaves.len())
+        .collect();
+    tried.sort_unstable();
+    tried.dedup();
+    for number in tried {
+        let (leaf, before) = (leaves[number], leaves[number - 1]);
+        for (at, value, wanted) in [
+            (leaf + 8, leaf as u64, "its siblings are not its neighbours"),
+            (
+                leaf + 16,
+                leaf as u64,
+                "its siblings are not its neighbours",
+            ),
+            (leaf + 32, u64_at(before + 32), "its chunks do not ascend"),
+            (leaf + 32, chunks - 1, "its chunks do not ascend"),
+            (leaf + 48, u64_at(before + 48), "two chunks share bytes"),
+        ] {
+            let mut bytes = sound.clone();
+            bytes[at..at + 8].copy_from_slice(&value.to_le_bytes());
+            match read(bytes) {
+                Err(H5Error::Damaged { what, .. }) => assert_eq!(what, wanted, "leaf {number}"),
+                other => panic!("leaf {number}: {other:?}"),
+            }
+        }
+    }
+}

@@ -51,6 +51,14 @@ thread_local! {
     static OPENING: RefCell<Option<Arc<Transaction>>> = const { RefCell::new(None) };
 }
 
+/// Has the C library initialize itself and know the driver, which takes a millisecond or two the first time. An error comes again when a
+/// file is opened.
+pub fn set_up() {
+    if let Err(error) = sync(driver_id) {
+        log::debug!("{error}");
+    }
+}
+
 /// Opens the file that `transaction` is on; `path` is what the library calls it. New objects are of no older format than `low`.
 pub(super) fn open_file(
     transaction: &Arc<Transaction>,

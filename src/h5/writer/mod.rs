@@ -24,6 +24,7 @@ mod types;
 
 pub use create::create_versioned_file;
 pub use dataset_writer::OpenDataset;
+pub use driver::set_up;
 pub use error::WriteError;
 pub use file_writer::FileWriter;
 pub use library_writer::LibraryWriter;
