@@ -36,3 +36,20 @@ fn leave(processor: usize) {
         let _ = sched_setaffinity(None, &allowed);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_thread_that_left_a_processor_may_run_wherever_its_parent_may() {
+        let allowed = sched_getaffinity(None).unwrap();
+        thread::scope(|scope| {
+            let thread = spawn(scope, || {
+                leave(sched_getcpu());
+                sched_getaffinity(None).unwrap()
+            });
+            assert_eq!(thread.join().unwrap(), allowed);
+        });
+    }
+}

@@ -128,7 +128,7 @@ impl Chunked {
         if let Some(raw_data) = &self.raw_data {
             raw_data.read_index_ahead(&self.shared.workers);
         }
-        self.shared.workers.spawn(writer::set_up);
+        writer::set_up_ahead();
     }
 
     /// Fills `buffer` with bytes that must lie within the dataset.

@@ -11,7 +11,8 @@ use std::ffi::{CStr, c_char, c_int, c_uint, c_ulong, c_void};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::ptr;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Once, OnceLock};
+use std::thread;
 
 use std::os::unix::ffi::OsStrExt;
 
@@ -51,12 +52,16 @@ thread_local! {
     static OPENING: RefCell<Option<Arc<Transaction>>> = const { RefCell::new(None) };
 }
 
-/// Has the C library initialize itself and know the driver, which takes a millisecond or two the first time. An error comes again when a
-/// file is opened.
-pub fn set_up() {
-    if let Err(error) = sync(driver_id) {
-        log::debug!("{error}");
-    }
+/// Has the C library initialize itself and know the driver, which takes a millisecond or two: in a thread of its own, as its lock may be held
+/// for long by who waits for other threads. An error comes again when a file is opened.
+pub fn set_up_ahead() {
+    static ASKED: Once = Once::new();
+    ASKED.call_once(|| {
+        let thread = thread::Builder::new().name("hdf5".to_owned());
+        if let Err(error) = thread.spawn(|| sync(driver_id).map(|_| ())) {
+            log::debug!("setting up the C library ahead: {error}");
+        }
+    });
 }
 
 /// Opens the file that `transaction` is on; `path` is what the library calls it. New objects are of no older format than `low`.

@@ -24,7 +24,7 @@ mod types;
 
 pub use create::create_versioned_file;
 pub use dataset_writer::OpenDataset;
-pub use driver::set_up;
+pub use driver::set_up_ahead;
 pub use error::WriteError;
 pub use file_writer::FileWriter;
 pub use library_writer::LibraryWriter;
