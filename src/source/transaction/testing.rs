@@ -20,6 +20,8 @@ pub(crate) enum Fail {
     Only(i64),
     /// The one with this number, and all that come after it.
     From(i64),
+    /// The sync of a file with this number, counted from 0.
+    Sync(i64),
 }
 
 /// Counts changes (writes, lengths, syncs, names), and lets some fail.
@@ -28,6 +30,7 @@ struct Faults {
     fail: Fail,
     errno: Errno,
     changes: AtomicI64,
+    syncs: AtomicI64,
 }
 
 impl Faults {
@@ -36,7 +39,19 @@ impl Faults {
         let fails = match self.fail {
             Fail::Only(n) => number == n,
             Fail::From(n) => number >= n,
+            Fail::Sync(_) => false,
         };
+        self.fail_if(fails)
+    }
+
+    /// A change that is a sync of a file.
+    fn sync(&self) -> io::Result<()> {
+        self.change()?;
+        let number = self.syncs.fetch_add(1, Ordering::Relaxed);
+        self.fail_if(self.fail == Fail::Sync(number))
+    }
+
+    fn fail_if(&self, fails: bool) -> io::Result<()> {
         if fails {
             return Err(self.errno.into());
         }
@@ -82,6 +97,7 @@ pub(super) fn failing(path: &Path, fail: Fail, errno: Errno) -> (Box<dyn Storage
         fail,
         errno,
         changes: AtomicI64::new(0),
+        syncs: AtomicI64::new(0),
     });
     let folder_path = folder_path(path);
     let folder = FailingFolder {
@@ -137,7 +153,7 @@ impl Storage for FailingFile {
     }
 
     fn sync(&self) -> io::Result<()> {
-        self.faults.change()?;
+        self.faults.sync()?;
         self.file.sync()
     }
 
