@@ -83,10 +83,20 @@ impl Base {
     /// What is wrong with the dataset, or with the hashes of its chunks.
     pub(super) fn digest(&self) -> Result<Option<String>, StoreError> {
         self.ask(None, |dataset| {
-            dataset.expect_edit();
             let fingerprint = dataset.fingerprint()?;
             Ok(fingerprint.map(|bytes| hexadecimal(&bytes)))
         })
+    }
+
+    /// Begins to read what the first edit needs. An error comes again when it is needed.
+    pub(super) fn expect_edit(&self) {
+        let asked = self.ask((), |dataset| {
+            dataset.expect_edit();
+            Ok(())
+        });
+        if let Err(error) = asked {
+            log::debug!("reading ahead: {error}");
+        }
     }
 
     pub(super) fn form(&self) -> Result<Form, StoreError> {

@@ -208,6 +208,7 @@ impl Staging {
             if body.overlay.is_some() {
                 return Ok(());
             }
+            body.base.expect_edit();
             let digest = body.base.digest().unwrap_or_else(|error| {
                 log::debug!("what is edited cannot be told from another file's: {error}");
                 None
